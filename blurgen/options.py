@@ -1,0 +1,262 @@
+"""Options as frozen dataclasses: flags, a TOML file and ``--set a.b=c`` become one checked object.
+
+A field of a dataclass is one option. `option` states its help, `click_options` makes the flags,
+`resolve` puts the sources of values in order (flag, then ``--set``, then file, then default) and
+checks names and types, and `to_toml` writes the outcome so that ``--config`` reads it again.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+Config = TypeVar("Config")
+
+
+class Chosen(NamedTuple):
+    """An entry of a table by its name, and the settings that it is made with.
+
+    Given as ``--kernel walk --set kernel.length_px=30`` or as the table ``[kernel]`` of a TOML file with the key ``name``.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = types.MappingProxyType({})
+
+
+def option(default: Any, help: str, *, flag: str | None = None, choices: Iterable[str] = ()) -> Any:
+    """Return a dataclass field that `click_options` turns into a flag.
+
+    Parameters
+    ----------
+    default : any
+        The value without flag and file; ``dataclasses.MISSING`` makes the option required.
+    help : str
+        One line for ``--help``, with the unit.
+    flag : str, optional
+        The flag, where it is not the field's name with dashes.
+    choices : iterable of str
+        The values allowed, where they are few.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "choices": tuple(choices)})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence that points from an unknown `name` to the closest of `names`."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+
+
+def click_options(config: type) -> Callable:
+    """Return a decorator that adds a flag for every field of the dataclass `config`, then ``--config`` and ``--set``.
+
+    Flags that are not given arrive as None or as an empty tuple, so that `resolve` can tell them from given ones.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        command = click.option("--set", "assignments", multiple=True, metavar="A.B=C", help="Set a field of a part.")(
+            command
+        )
+        command = click.option(
+            "--config", "config_file", type=click.Path(path_type=Path), metavar="TOML", help="Read options from a file."
+        )(command)
+        hints = typing.get_type_hints(config)
+        for field in reversed(dataclasses.fields(config)):
+            command = _click_option(field, hints[field.name])(command)
+        return command
+
+    return decorate
+
+
+def resolve(
+    config: type[Config], flags: Mapping[str, Any], config_file: Path | None = None, assignments: Iterable[str] = ()
+) -> Config:
+    """Return a `config` object from flags, ``--set`` assignments and a TOML file, in this order of precedence.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, a value of the wrong type, a required option that is missing, or a file that is no TOML.
+    """
+    values = _read_toml(config_file) if config_file is not None else {}
+    for assignment in assignments:
+        _assign(values, assignment)
+    for name, value in flags.items():
+        if value is None or value == ():
+            continue
+        inner = values.get(name)
+        values[name] = {**inner, "name": value} if isinstance(inner, dict) else value
+    return build(config, values)
+
+
+def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+    """Return the dataclass `config` made from plain `values`, each checked against the type of its field.
+
+    `prefix` stands before the names in messages, such as ``"kernel."``.
+
+    Raises
+    ------
+    ValueError
+        An unknown name (with the nearest known one), a value of the wrong type, or a required field that is missing.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config) if field.init}
+    hints = typing.get_type_hints(config)
+    checked = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(f"there is no option {prefix + name!r}: {nearest(name, fields)}")
+        if isinstance(value, dict) and isinstance(fields[name].default, Chosen):
+            value = {"name": fields[name].default.name, **value}
+        checked[name] = coerce(value, hints[name], prefix + name)
+        choices = fields[name].metadata.get("choices")
+        if choices and checked[name] not in choices:
+            raise ValueError(f"{prefix + name} must be one of {', '.join(choices)}, got {value!r}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in checked:
+            raise ValueError(
+                f"the option {field.metadata.get('flag') or '--' + (prefix + name).replace('_', '-')} is missing"
+            )
+    return config(**checked)
+
+
+def coerce(value: Any, kind: Any, name: str) -> Any:
+    """Return `value` as the type `kind` (a type hint), or raise a ValueError that names the option `name`."""
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for member in members:
+            try:
+                return coerce(value, member, name)
+            except ValueError:
+                continue
+    elif kind is types.NoneType and (value is None or value == "none"):
+        return None
+    elif kind is Chosen and isinstance(value, str):
+        return Chosen(value)
+    elif kind is Chosen and isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return Chosen(value["name"], {key: item for key, item in value.items() if key != "name"})
+    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif kind in (int, bool, str) and type(value) is kind:
+        return value
+    elif kind is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    elif origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        if members[-1] is Ellipsis or len(items) == len(members):
+            kinds = members[:1] * len(items) if members[-1] is Ellipsis else members
+            return tuple(coerce(item, member, name) for item, member in zip(items, kinds, strict=True))
+    raise ValueError(f"{name} must be {describe(kind)}, got {value!r}")
+
+
+def describe(kind: Any) -> str:
+    """Return the words for a type hint, as in ``a number or none``."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(describe(member) for member in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return "a list of values, each " + describe(typing.get_args(kind)[0])
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a word", Path: "a path"}
+    return words.get(kind, "none" if kind is types.NoneType else "a name")
+
+
+def parse_value(text: str) -> Any:
+    """Return what `text` means as a TOML value; a text that is none, such as a bare word or a path, is itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def as_values(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass object as plain values (lists, strings, numbers, dicts), None left out."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Chosen):
+            value = {"name": value.name, **value.settings}
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Path):
+            value = str(value)
+        if value is not None:
+            plain[field.name] = value
+    return plain
+
+
+def to_toml(config: Any) -> str:
+    """Return a dataclass object as TOML text that `resolve` reads back to an equal object."""
+    plain = as_values(config)
+    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items() if not isinstance(value, dict)]
+    for table, values in plain.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{table}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    # A JSON string is a TOML basic string once DEL is escaped, too.
+    return (
+        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        if isinstance(value, str)
+        else json.dumps(value)
+    )
+
+
+def _click_option(field: dataclasses.Field, kind: Any) -> Callable:
+    flag = field.metadata.get("flag") or "--" + field.name.replace("_", "-")
+    members = [member for member in typing.get_args(kind) if member is not types.NoneType]
+    many = typing.get_origin(kind) is tuple
+    scalar = members[0] if members else kind
+    arguments: dict[str, Any] = {"help": _help(field), "default": None}
+    if scalar is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, **arguments)
+    if field.metadata.get("choices"):
+        arguments["type"] = click.Choice(field.metadata["choices"])
+    else:
+        arguments["type"] = {int: click.INT, float: click.FLOAT, Path: click.Path(path_type=Path)}.get(
+            scalar, click.STRING
+        )
+        arguments["metavar"] = {int: "N", float: "X", Path: "PATH"}.get(scalar, "NAME")
+    return click.option(flag, field.name, multiple=many, **arguments)
+
+
+def _help(field: dataclasses.Field) -> str:
+    text, default = field.metadata.get("help", ""), field.default
+    if default in (None, (), False, dataclasses.MISSING):
+        return text
+    shown = default.name if isinstance(default, Chosen) else default
+    shown = ", ".join(map(str, shown)) if isinstance(shown, tuple) else shown
+    return f"{text} [default: {'on' if shown is True else shown}]"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {path} is no valid TOML file: {error}") from error
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    """Carry ``a.b=c`` into the nested `values`."""
+    name, equals, text = assignment.partition("=")
+    path = name.strip().split(".")
+    if not equals or not all(path) or len(path) > 2:
+        raise ValueError(f"--set takes NAME=VALUE or PART.NAME=VALUE, got {assignment!r}")
+    if len(path) == 1:
+        values[path[0]] = parse_value(text.strip())
+        return
+    part = values.setdefault(path[0], {})
+    if isinstance(part, str):
+        part = values[path[0]] = {"name": part}
+    part[path[1]] = parse_value(text.strip())

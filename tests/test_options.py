@@ -1,0 +1,127 @@
+"""Options: precedence, types, names, and the round trip through TOML."""
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from blurgen.options import Chosen, build, click_options, coerce, nearest, option, parse_value, resolve, to_toml
+
+
+@dataclass(frozen=True)
+class Example:
+    source: Chosen = option(MISSING, "Where images come from.", flag="--src")
+    crop: int = option(256, "Side, px.")
+    scale_mean: float | None = option(None, "Mean side, px.")
+    exposure: tuple[float, ...] = option((1.0,), "Exposures.")
+    kernel: Chosen = option(Chosen("deblurgan"), "Kernel model.")
+    out: Path = option(Path("shards.h5"), "Output.")
+    noisy: bool = option(False, "Add noise.")
+    codec: str = option("none", "Filter.", choices=("none", "gzip"))
+
+
+@click.command()
+@click_options(Example)
+def command(config_file, assignments, **flags):
+    try:
+        click.echo(repr(resolve(Example, flags, config_file, assignments)))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(*words):
+    return CliRunner().invoke(command, words)
+
+
+def test_flag_beats_assignment_beats_file_beats_default(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('source = "text"\ncrop = 64\nscale_mean = 100\nexposure = [0.1, 0.5]\n')
+    chosen = resolve(Example, {"crop": 32}, config, ["crop=48", "scale_mean=200"])
+    assert (chosen.crop, chosen.scale_mean, chosen.exposure, chosen.codec) == (32, 200.0, (0.1, 0.5), "none")
+
+
+def test_settings_of_a_part_join_its_name_wherever_it_comes_from(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('[source]\nname = "text"\nfonts = "a"\n')
+    made = resolve(Example, {"kernel": "walk"}, config, ["kernel.length_px=30", "source.fonts=/b c"])
+    assert made.kernel == Chosen("walk", {"length_px": 30})
+    assert made.source == Chosen("text", {"fonts": "/b c"})
+    assert resolve(Example, {"source": "text"}, None, ["kernel.samples=9"]).kernel == Chosen(
+        "deblurgan", {"samples": 9}
+    )
+
+
+def test_toml_of_an_object_reads_back_equal(tmp_path):
+    made = Example(
+        Chosen('we"ird\nname\x7f', {"fonts": "ü", "n": [1, 2]}),
+        3,
+        2.5,
+        (0.1, 1.0),
+        Chosen("walk", {"a": True}),
+        noisy=True,
+    )
+    (tmp_path / "c.toml").write_text(to_toml(made), encoding="utf-8")
+    assert resolve(Example, {}, tmp_path / "c.toml") == made
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"source": "a", "crp": 1}, "no option 'crp': did you mean 'crop'"),
+        ({"source": "a", "crop": "wide"}, "crop must be a whole number, got 'wide'"),
+        ({"source": "a", "crop": True}, "crop must be a whole number, got True"),
+        ({"source": "a", "crop": 1.5}, "crop must be a whole number, got 1.5"),
+        ({"source": "a", "scale_mean": "x"}, "scale_mean must be a number or none"),
+        ({"source": "a", "exposure": ["x"]}, "exposure must be a number, got 'x'"),
+        ({"source": "a", "codec": "zip"}, "codec must be one of none, gzip, got 'zip'"),
+        ({"source": "a", "noisy": 1}, "noisy must be true or false"),
+        ({}, "option --src is missing"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(Example, values)
+
+
+def test_assignment_without_value_is_refused():
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        resolve(Example, {}, None, ["crop"])
+
+
+def test_file_that_is_no_toml_is_refused(tmp_path):
+    (tmp_path / "c.toml").write_text("crop = = 3")
+    with pytest.raises(ValueError, match="no valid TOML"):
+        resolve(Example, {}, tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("true", True), ("[1, 2]", [1, 2]), ("a/b", "a/b"), ('"3"', "3"), ("", "")],
+)
+def test_assigned_text_is_a_toml_value_or_itself(text, value):
+    assert parse_value(text) == value
+
+
+def test_none_is_a_word_for_nothing():
+    assert coerce("none", float | None, "anxiety") is None
+
+
+def test_flags_of_a_command_reach_the_object():
+    result = run("--src", "text", "--exposure", "0.1", "--exposure", "1", "--noisy", "--set", "kernel.side_px=9")
+    assert result.exit_code == 0, result.output
+    assert "exposure=(0.1, 1.0)" in result.output
+    assert "noisy=True" in result.output
+    assert "'side_px': 9" in result.output
+
+
+def test_help_shows_defaults():
+    shown = run("--help").output
+    assert "[default: 256]" in shown
+    assert "[default: deblurgan]" in shown
+
+
+def test_nearest_name_or_all_names():
+    assert nearest("wlk", ["walk", "gp"]) == "did you mean 'walk'?"
+    assert nearest("zzz", ["walk", "gp"]) == "known are gp, walk"
