@@ -23,7 +23,7 @@ Config = TypeVar("Config")
 class Chosen(NamedTuple):
     """An entry of a table by its name, and the settings that it is made with.
 
-    Given as ``--kernel walk --set kernel.length_px=30`` or as the table ``[kernel]`` of a TOML file with the key ``name``.
+    Given as ``--kernel walk --set kernel.length_px=30``, or as a table ``[kernel]`` of a TOML file with a key ``name``.
     """
 
     name: str

@@ -1,0 +1,106 @@
+"""Pictures for human eyes: contact sheets of kernels and of samples, and how far the blur reaches."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+GAP_PX = 4
+PAPER = 255
+
+
+def kernel_sheet(kernels: Iterable[np.ndarray], columns: int | None = None, tile_px: int = 96) -> np.ndarray:
+    """Return a contact sheet of kernels, each stretched to its own maximum, dark on white.
+
+    Parameters
+    ----------
+    kernels : iterable of (k, k) float
+    columns : int, optional
+        Kernels in a row; a sheet about as wide as high without it.
+    tile_px : int
+        Least side of a kernel's picture, px; kernels are enlarged by a whole factor.
+
+    Returns
+    -------
+    (H, W) uint8
+    """
+    tiles = [kernel_tile(kernel, tile_px) for kernel in kernels]
+    return _grid(tiles, columns or int(np.ceil(len(tiles) ** 0.5)))
+
+
+def kernel_tile(kernel: np.ndarray, tile_px: int) -> np.ndarray:
+    """Return one kernel as a (t, t) uint8 picture, dark on white, its square root shown so that faint parts are seen."""
+    shown = PAPER - np.rint(PAPER * np.sqrt(kernel / kernel.max())).astype(np.uint8)
+    factor = max(1, round(tile_px / len(kernel)))
+    return np.kron(shown, np.ones((factor, factor), np.uint8))
+
+
+def sample_sheet(rows: Sequence[Sequence[np.ndarray]], tile_px: int = 256) -> np.ndarray:
+    """Return a sheet with a row per sample and a column per picture: sharp | blurred | kernel.
+
+    Parameters
+    ----------
+    rows : sequence of sequences
+        Images (H, W, 3) uint8 RGB; a (k, k) float array is shown as a kernel.
+    tile_px : int
+        Side of a picture on the sheet, px.
+
+    Returns
+    -------
+    (H, W, 3) uint8 RGB
+    """
+    tiles = [_fit(kernel_tile(item, tile_px) if item.ndim == 2 else item, tile_px) for row in rows for item in row]
+    return _grid(tiles, len(rows[0]))
+
+
+def extent_px(kernel: np.ndarray) -> int:
+    """Return the longer side, px, of the box around the values above 2 % of the kernel's maximum."""
+    marked = kernel > 0.02 * kernel.max()
+    return 1 + max(int(np.ptp(np.flatnonzero(marked.any(axis=axis)))) for axis in (0, 1))
+
+
+def extent_histogram(extents_px: Sequence[int], width_px: int, height_px: int = 220) -> np.ndarray:
+    """Return a plot of blur extents, (height_px, width_px, 3) uint8 RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    last = max(extents_px)
+    axes.hist(extents_px, bins=np.arange(0.5, last + 1.5, max(1, -(-last // 40))), color="0.35")
+    axes.set(xlabel="extent of the kernel, px", ylabel="samples")
+    axes.set_title(f"{len(extents_px)} kernels, median {np.median(extents_px):g} px", fontsize=9)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def stack(*pictures: np.ndarray) -> np.ndarray:
+    """Return RGB pictures one below the other on white, as wide as the widest."""
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [np.pad(p, ((0, GAP_PX), (0, width - p.shape[1]), (0, 0)), constant_values=PAPER) for p in pictures]
+    return np.concatenate(padded)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write a gray or RGB uint8 image; raises OSError where the file cannot be written."""
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    Path(path).write_bytes(cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
+
+
+def _fit(image: np.ndarray, side: int) -> np.ndarray:
+    colour = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    smaller = max(image.shape) > side
+    return cv2.resize(colour, (side, side), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
+
+
+def _grid(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    height = GAP_PX + max(tile.shape[0] for tile in tiles)
+    width = GAP_PX + max(tile.shape[1] for tile in tiles)
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * height + GAP_PX, columns * width + GAP_PX, *tiles[0].shape[2:]), PAPER, np.uint8)
+    for number, tile in enumerate(tiles):
+        y, x = GAP_PX + height * (number // columns), GAP_PX + width * (number % columns)
+        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return sheet
