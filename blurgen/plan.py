@@ -6,65 +6,19 @@ time. Sample i of a plan is one crop of one image at one exposure, always the sa
 
 import dataclasses
 import hashlib
-from dataclasses import MISSING, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from blurgen.imaging import NOISES, noise_model, response
+from blurgen.imaging import noise_model, response
 from blurgen.kernels import kernel_model
-from blurgen.kernels.model import KernelModel
-from blurgen.options import Chosen, as_values, option
+from blurgen.make_options import MakeOptions
+from blurgen.options import as_values, build
 from blurgen.recipes import open_source
 from blurgen.sample import CropRule, Look
 from blurgen.shards import Layout
 from blurgen.sources import Entry, Source
 
 SAMPLES_OF_ENDLESS_SOURCE = 1000
-
-
-@dataclass(frozen=True)
-class MakeOptions:
-    """The options of `blurgen make`."""
-
-    source: Chosen = option(
-        MISSING, "Dataset name, folder, glob, list.txt, .zip/.tar, recipe.toml, text or leaves.", flag="--src"
-    )
-    root: Path | None = option(None, "Where the dataset lies, else $BLURGEN_DATA/NAME, else ./data/NAME.")
-    out: Path = option(Path("shards.h5"), "The file to write.")
-    kernel: Chosen = option(Chosen("deblurgan"), "Kernel preset or model; its fields by --set kernel.FIELD=VALUE.")
-    exposure: tuple[float, ...] = option((1.0,), "Fraction of the trajectory; given several times, a sample for each.")
-    noise: Chosen = option(Chosen("none"), f"Noise model: {', '.join(NOISES)}; its fields by --set noise.FIELD=VALUE.")
-    saturation: bool = option(False, "Recover light beyond white in saturated pixels before blurring.")
-    response: str = option("srgb", "Camera response: srgb, linear, or gamma2.2 and the like.")
-    crop: int = option(256, "Side of a sample, px.")
-    scale_mean: float | None = option(None, "Random-scale crop: mean side cut out, px (256 in VEGAN).")
-    scale_std: float = option(0.0, "Random-scale crop: standard deviation of that side, px (100 in VEGAN).")
-    resize_short: int | None = option(None, "First reduce the image until its shorter side is this, px.")
-    small: str = option("skip", "Images with a shorter side from crop/2 to crop.", choices=("skip", "scale"))
-    per_image: int = option(1, "Crops from each image.")
-    count: int | None = option(None, "Samples in all, else one crop per image, 1,000 from a built-in source.")
-    lowres: tuple[int, ...] = option((), "Also store variants reduced by this factor; may be repeated.")
-    split: tuple[str, ...] = option((), "Only this split of the data; may be repeated.")
-    real: bool = option(False, "Store existing blurred and sharp images, without blurring.")
-    seed: int = option(0, "Seed of all random draws.")
-    codec: str = option("none", "Compression of images in the file.", choices=("none", "gzip"))
-
-    def __post_init__(self) -> None:
-        """Refuse values that no sample can have."""
-        for name in ("crop", "per_image", "count", "resize_short", "scale_mean"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.scale_std < 0 or (self.scale_std and self.scale_mean is None):
-            raise ValueError(f"scale_std must be at least 0 and needs --scale-mean, got {self.scale_std:g}")
-        for exposure in self.exposure:
-            if not 0 < exposure <= 1:
-                raise ValueError(f"exposure must be in (0, 1], a fraction of the trajectory, got {exposure:g}")
-        for factor in self.lowres:
-            if factor < 2 or self.crop % factor:
-                raise ValueError(f"lowres must be at least 2 and divide the crop of {self.crop} px, got {factor}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
 
 
 class Crop(NamedTuple):
@@ -121,31 +75,53 @@ def make_plan(options: MakeOptions) -> Plan:
     OSError
         A dataset that is not there.
     """
-    place = options.source
-    source = open_source(place.name, options.root, options.split, place.settings, options.real, options.seed)
+    source = open_images(options)
     endless = getattr(source, "endless", False)
-    model = None if options.real else kernel_model(options.kernel.name, **options.kernel.settings)
-    exposures = options.exposure if model else (1.0,)
+    exposures = 1 if options.real else len(options.exposure)
     count = options.count or (SAMPLES_OF_ENDLESS_SOURCE if endless else None)
-    crops = -(-count // len(exposures)) if count else None
-    entries = tuple(source.entries(-(-crops // options.per_image) if crops else None))
+    images = -(-count // (exposures * options.per_image)) if count else None
+    entries = tuple(source.entries(images))
     if not entries:
-        raise ValueError(f"the source {source.name!r} holds no image: see `blurgen sources` for the layout it expects")
-    count = count or len(entries) * options.per_image * len(exposures)
-    rule = CropRule(options.crop, options.scale_mean, options.scale_std, options.resize_short, options.small)
-    look = Look(
-        rule,
+        raise ValueError(
+            f"the source {source.name!r} holds no image: `blurgen sources` shows the layout that it expects"
+        )
+    count = count or len(entries) * options.per_image * exposures
+    look = make_look(options)
+    if look.model:
+        look = dataclasses.replace(look, kernel_side=_kernel_side(look, source, entries))
+    document = _document(options, source, entries, look, count)
+    return Plan(source, entries, look, options.seed, options.per_image, count, document)
+
+
+def open_images(options: MakeOptions) -> Source:
+    """Return the source that the options name."""
+    place = options.source
+    return open_source(place.name, options.root, options.split, place.settings, options.real, options.seed)
+
+
+def make_look(options: MakeOptions, kernel_side: int = 0) -> Look:
+    """Return how samples look under these options, with kernels of the given side."""
+    model = None if options.real else kernel_model(options.kernel.name, **options.kernel.settings)
+    return Look(
+        CropRule(options.crop, options.scale_mean, options.scale_std, options.resize_short, options.small),
         model,
-        _kernel_side(model, rule, source, entries) if model else 0,
-        exposures,
+        kernel_side,
+        options.exposure,
         response(options.response),
         noise_model(options.noise.name, **options.noise.settings),
         options.saturation,
         tuple(sorted(set(options.lowres))),
     )
-    return Plan(
-        source, entries, look, options.seed, options.per_image, count, _document(options, source, entries, look, count)
-    )
+
+
+def options_of(document: dict[str, Any]) -> MakeOptions:
+    """Return the options that a plan document was made from; its source may lie anywhere."""
+    derived = ("format", "kernel_side")
+    values = {name: value for name, value in document.items() if name not in derived}
+    for part in ("source", "kernel"):
+        if part in values:
+            values[part] = {"name": values[part]["name"], **values[part]["settings"]}
+    return build(MakeOptions, values)
 
 
 def plan_difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -160,12 +136,13 @@ def plan_difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _kernel_side(model: KernelModel, rule: CropRule, source: Source, entries: tuple[Entry, ...]) -> int:
-    """Return the odd side, px, that holds every kernel of the plan: the largest extent, and a pixel's splat around it."""
+def _kernel_side(look: Look, source: Source, entries: tuple[Entry, ...]) -> int:
+    """Return the odd side, px, that holds every kernel of a plan: the largest extent, and the splat around it."""
     reduction = 1.0
-    if rule.resize_short:
-        reduction = max(_reduction(rule, source, entry) for entry in entries)
-    return 2 * int((model.reach_px() * rule.largest_scale(reduction) + 3) // 2) + 1
+    if look.rule.resize_short:
+        reduction = max(_reduction(look.rule, source, entry) for entry in entries)
+    scale = look.rule.largest_scale(reduction)
+    return 2 * int(max(look.model.reach_px() * scale + 3, look.model.side_px * scale) // 2) + 1
 
 
 def _reduction(rule: CropRule, source: Source, entry: Entry) -> float:

@@ -1,0 +1,69 @@
+"""The options of `blurgen make`: those that fix what is made, and those that only say how it runs."""
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from blurgen.options import Chosen, option
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """What fixes every byte of the output, and where it goes."""
+
+    source: Chosen = option(
+        MISSING, "Dataset name, folder, glob, list.txt, .zip/.tar, recipe.toml, text or leaves.", flag="--src"
+    )
+    root: Path | None = option(None, "Where the dataset lies, else $BLURGEN_DATA/NAME, else ./data/NAME.")
+    out: Path = option(Path("shards.h5"), "The file to write.")
+    kernel: Chosen = option(Chosen("deblurgan"), "Kernel preset or model; its fields by --set kernel.FIELD=VALUE.")
+    exposure: tuple[float, ...] = option((1.0,), "Fraction of the trajectory; given several times, a sample for each.")
+    noise: Chosen = option(Chosen("none"), "Noise model; its fields by --set noise.FIELD=VALUE.")
+    saturation: bool = option(False, "Recover light beyond white in saturated pixels before blurring.")
+    response: str = option("srgb", "Camera response: srgb, linear, or gamma2.2 and the like.")
+    crop: int = option(256, "Side of a sample, px.")
+    scale_mean: float | None = option(None, "Random-scale crop: mean side cut out, px (256 in VEGAN).")
+    scale_std: float = option(0.0, "Random-scale crop: standard deviation of that side, px (100 in VEGAN).")
+    resize_short: int | None = option(None, "First reduce the image until its shorter side is this, px.")
+    small: str = option("skip", "Images with a shorter side from crop/2 to crop.", choices=("skip", "scale"))
+    per_image: int = option(1, "Crops from each image.")
+    count: int | None = option(None, "Samples in all, else one crop per image, 1,000 from a built-in source.")
+    lowres: tuple[int, ...] = option((), "Also store variants reduced by this factor; may be repeated.")
+    split: tuple[str, ...] = option((), "Only this split of the data; may be repeated.")
+    real: bool = option(False, "Store existing blurred and sharp images, without blurring.")
+    seed: int = option(0, "Seed of all random draws.")
+    codec: str = option("none", "Compression of images in the file.", choices=("none", "gzip"))
+
+    def __post_init__(self) -> None:
+        """Refuse values that no sample can have."""
+        for name in ("crop", "per_image", "count", "resize_short", "scale_mean"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.scale_std < 0 or (self.scale_std and self.scale_mean is None):
+            raise ValueError(f"scale_std must be at least 0 and needs --scale-mean, got {self.scale_std:g}")
+        for exposure in self.exposure:
+            if not 0 < exposure <= 1:
+                raise ValueError(f"exposure must be in (0, 1], a fraction of the trajectory, got {exposure:g}")
+        for factor in self.lowres:
+            if factor < 2 or self.crop % factor:
+                raise ValueError(f"lowres must be at least 2 and divide the crop of {self.crop} px, got {factor}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `blurgen make` that change how it runs, and no byte of what it makes."""
+
+    workers: int | None = option(None, "Worker processes, else one per core.")
+    backend: str = option("loky", "How workers run.", choices=("loky", "threading"))
+    shard_mib: int = option(64, "Size of a shard, MiB, from 1 to 128.")
+    sharded: bool = option(False, "Keep the shards, and write a small master file beside them.")
+    overwrite: bool = option(False, "Replace an output that was made by another plan.")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        if not 1 <= self.shard_mib <= 128:
+            raise ValueError(f"shard_mib must be from 1 to 128, got {self.shard_mib}")

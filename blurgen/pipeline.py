@@ -1,0 +1,246 @@
+"""From a plan to one finished file: shards in parallel, resumable, then packed.
+
+The unit of work is a shard. It is built in memory and appears on the disk whole or not at all, so that the same call
+continues a run that was stopped at any moment, and no two runs of one plan differ.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from blurgen import __version__
+from blurgen.make_options import RunOptions
+from blurgen.plan import Plan, plan_difference
+from blurgen.shards import open_shards, pack, write_atomically, write_master
+from blurgen.worker import Bad, Job, build
+
+ATTEMPTS = 3
+PLAN_NAME = "plan.json"
+
+
+@dataclass
+class Progress:
+    """How far a run is, in samples; images that made none are counted in `bad`."""
+
+    total: int
+    done: int = 0
+    bad: list[Bad] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan on its way to the file `out`.
+
+    Parameters
+    ----------
+    plan : Plan
+    out : Path
+        The file to be written; its shards lie in the folder ``OUT.d`` beside it until they are packed.
+    per_shard : int
+        Samples in a shard.
+    first_sample : int
+        The samples before this one lie in `out` already: the count has grown since it was made.
+    """
+
+    plan: Plan
+    out: Path
+    per_shard: int
+    first_sample: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the shards."""
+        return self.out.with_name(self.out.name + ".d")
+
+    def jobs(self) -> list[Job]:
+        """Return the work that makes each shard, in order."""
+        plan, count = self.plan, self.plan.count
+        made = []
+        for number, first in enumerate(range(self.first_sample, count, self.per_shard)):
+            last = min(first + self.per_shard, count)
+            crops = plan.crops(first, last)
+            attrs = card(plan) | {"range": [first, last]}
+            path = self.folder / f"{number:05d}.h5"
+            codec = plan.document["codec"]
+            made.append(Job(path, plan.source, plan.look, plan.layout, plan.seed, first, last, crops, attrs, codec))
+        return made
+
+
+def card(plan: Plan) -> dict[str, Any]:
+    """Return the attributes that every file of a plan carries: the plan itself, and the licence of its images."""
+    source = plan.source
+    licence = {"source": source.name, "licence": source.licence, "author": source.author}
+    return {"plan": plan.document, "licence": licence, "blurgen": __version__}
+
+
+def make(
+    plan: Plan, out: Path, options: RunOptions, report: Callable[[Progress], None] = lambda progress: None
+) -> Progress:
+    """Make the file `out` of a plan, or continue to make it, and return what was done.
+
+    Parameters
+    ----------
+    plan : Plan
+    out : Path
+    options : RunOptions
+    report : callable
+        Called with the `Progress` after every shard.
+
+    Raises
+    ------
+    ValueError
+        What lies at `out` belongs to another plan, and ``options.overwrite`` is off; or no image could be read.
+    OSError
+        The disk is full or cannot be written; the same call continues once it can.
+    """
+    run = open_run(plan, out, options)
+    if run is None:
+        return Progress(plan.count, plan.count, read_bad(out))
+    progress = Progress(plan.count, run.first_sample)
+    pending = []
+    for job in run.jobs():
+        if is_done(job):
+            progress.done += job.last_sample - job.first_sample
+        else:
+            pending.append(job)
+    check_space(run, len(pending), options)
+    report(progress)
+    for job in build_all(pending, options):
+        progress.done += job.last_sample - job.first_sample
+        progress.bad += read_bad(job.path)
+        report(progress)
+    progress.bad = finish(run, options)
+    return progress
+
+
+def open_run(plan: Plan, out: Path, options: RunOptions) -> Run | None:
+    """Return the run that makes `out`, new or continued; None where `out` is complete.
+
+    Raises
+    ------
+    ValueError
+        What lies there belongs to another plan, or is no shard file.
+    """
+    run = Run(plan, out, shard_capacity(plan, options.shard_mib))
+    if options.overwrite:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        out.unlink(missing_ok=True)
+    if out.exists():
+        with open_shards(out) as shards:
+            made = shards.attrs["plan"]
+        check_same(plan, made, out)
+        if made["count"] >= plan.count:
+            return None
+        run = Run(plan, out, run.per_shard, made["count"])
+    state_path = run.folder / PLAN_NAME
+    if state_path.exists():
+        state = json.loads(state_path.read_text(encoding="utf-8"))
+        check_same(plan, state["plan"], run.folder)
+        return Run(plan, out, state["per_shard"], state["first_sample"])
+    run.folder.mkdir(parents=True, exist_ok=True)
+    state = {"plan": plan.document, "per_shard": run.per_shard, "first_sample": run.first_sample}
+    text = json.dumps(state, indent=1).encode()
+    write_atomically(state_path, [(0, memoryview(text))], len(text))
+    return run
+
+
+def check_same(plan: Plan, before: dict[str, Any], path: Path) -> None:
+    """Raise ValueError where the plan document `before`, found at `path`, is not the one of `plan`."""
+    lines = plan_difference(before, plan.document)
+    if lines:
+        raise ValueError(
+            f"{path} was begun with another plan ({'; '.join(lines)}): "
+            "repeat the first command to continue it, name another --out, or replace it with --overwrite"
+        )
+
+
+def is_done(job: Job) -> bool:
+    """Whether the shard of a job is there, with all of its samples and no more."""
+    if not job.path.exists():
+        return False
+    with open_shards(job.path) as shard:
+        return shard.attrs["range"] == [job.first_sample, job.last_sample]
+
+
+def shard_capacity(plan: Plan, shard_mib: int) -> int:
+    """Return how many samples fit into a shard: a whole number of crops, and at least one."""
+    samples = (shard_mib << 20) // plan.layout.sample_bytes
+    return max(1, samples // plan.samples_per_crop) * plan.samples_per_crop
+
+
+def bytes_needed(plan: Plan, pending_samples: int, sharded: bool) -> int:
+    """Return the most bytes that a run still writes, the packed file counted beside its shards."""
+    return plan.layout.sample_bytes * (min(pending_samples, plan.count) + (0 if sharded else plan.count))
+
+
+def bytes_free(path: Path) -> int:
+    """Return the free bytes of the disk that `path` is to lie on."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_space(run: Run, pending_shards: int, options: RunOptions) -> None:
+    """Raise OSError where the disk has no room for the shards to come and for packing them."""
+    needed = bytes_needed(run.plan, run.per_shard * pending_shards, options.sharded)
+    free = bytes_free(run.out)
+    if needed > free:
+        raise OSError(f"{run.out} needs {needed:,} bytes while it is made, and its disk has {free:,} free")
+
+
+def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
+    """Build shards in parallel, and yield the job of each when it is done.
+
+    A worker that dies takes its pool down; a new one tries what is missing then.
+
+    Raises
+    ------
+    RuntimeError
+        Workers died in `ATTEMPTS` pools one after the other without a single shard.
+    """
+    waiting = {job.path: job for job in jobs}
+    workers = min(options.workers or joblib.cpu_count(), max(1, len(jobs)))
+    failures = 0
+    while waiting:
+        parallel = joblib.Parallel(workers, options.backend, return_as="generator_unordered", batch_size=1)
+        try:
+            for path in parallel(joblib.delayed(build)(job) for job in list(waiting.values())):
+                failures = 0
+                yield waiting.pop(path)
+        except TerminatedWorkerError as error:
+            failures += 1
+            if failures == ATTEMPTS:
+                raise RuntimeError(
+                    f"worker processes died {ATTEMPTS} times in a row: where memory is short, fewer --workers help; "
+                    "the same command continues"
+                ) from error
+
+
+def finish(run: Run, options: RunOptions) -> list[Bad]:
+    """Pack the shards into the output, or write the master file beside them; return the images left out."""
+    paths = [job.path for job in run.jobs()]
+    bad = {entry.key: entry for path in paths for entry in read_bad(path)}
+    if run.first_sample:
+        paths.insert(0, run.out)
+        bad |= {entry.key: entry for entry in read_bad(run.out)}
+    left_out = [bad[key] for key in sorted(bad)]
+    attrs = card(run.plan) | {"bad": left_out}
+    if options.sharded:
+        write_master(paths, run.out, attrs)
+    else:
+        pack(paths, run.out, attrs)
+        shutil.rmtree(run.folder)
+    return left_out
+
+
+def read_bad(path: Path) -> list[Bad]:
+    """Return the images that a shard, or a finished file, had to leave out."""
+    with open_shards(path) as shards:
+        return [Bad(*entry) for entry in shards.attrs["bad"]]
