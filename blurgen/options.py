@@ -11,13 +11,16 @@ import json
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
 Config = TypeVar("Config")
+
+_SET_HELP = "Set a field of a part, such as kernel.length_px=30; may be repeated."
+_CONFIG_HELP = "Read options from a file; flags and --set come before it."
 
 
 class Chosen(NamedTuple):
@@ -54,19 +57,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
 
 
-def click_options(config: type) -> Callable:
-    """Return a decorator that adds a flag for every field of the dataclass `config`, then ``--config`` and ``--set``.
+def click_options(config: type, parts: bool = True) -> Callable:
+    """Return a decorator that adds a flag for every field of the dataclass `config`.
 
-    Flags that are not given arrive as None or as an empty tuple, so that `resolve` can tell them from given ones.
+    With `parts` it adds ``--config`` and ``--set``, too. Flags that are not given arrive as None or as an empty tuple,
+    so that `resolve` can tell them from given ones.
     """
 
     def decorate(command: Callable) -> Callable:
-        command = click.option("--set", "assignments", multiple=True, metavar="A.B=C", help="Set a field of a part.")(
-            command
-        )
-        command = click.option(
-            "--config", "config_file", type=click.Path(path_type=Path), metavar="TOML", help="Read options from a file."
-        )(command)
+        if parts:
+            command = click.option("--set", "assignments", multiple=True, metavar="A.B=C", help=_SET_HELP)(command)
+            path = click.Path(path_type=Path)
+            command = click.option("--config", "config_file", type=path, metavar="TOML", help=_CONFIG_HELP)(command)
         hints = typing.get_type_hints(config)
         for field in reversed(dataclasses.fields(config)):
             command = _click_option(field, hints[field.name])(command)
@@ -85,6 +87,13 @@ def resolve(
     ValueError
         An unknown name, a value of the wrong type, a required option that is missing, or a file that is no TOML.
     """
+    return resolve_together((config,), flags, config_file, assignments)[0]
+
+
+def resolve_together(
+    configs: Sequence[type], flags: Mapping[str, Any], config_file: Path | None = None, assignments: Iterable[str] = ()
+) -> tuple[Any, ...]:
+    """Return one object for each of the dataclasses `configs`, whose fields share one file and one command line."""
     values = _read_toml(config_file) if config_file is not None else {}
     for assignment in assignments:
         _assign(values, assignment)
@@ -93,7 +102,12 @@ def resolve(
             continue
         inner = values.get(name)
         values[name] = {**inner, "name": value} if isinstance(inner, dict) else value
-    return build(config, values)
+    names = [{field.name for field in dataclasses.fields(config)} for config in configs]
+    for name in values:
+        if not any(name in own for own in names):
+            raise ValueError(f"there is no option {name!r}: {nearest(name, set().union(*names))}")
+    parts = [{name: value for name, value in values.items() if name in own} for own in names]
+    return tuple(build(config, part) for config, part in zip(configs, parts, strict=True))
 
 
 def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:

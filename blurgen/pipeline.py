@@ -56,7 +56,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """The folder of the shards."""
-        return self.out.with_name(self.out.name + ".d")
+        return shard_folder(self.out)
 
     def jobs(self) -> list[Job]:
         """Return the work that makes each shard, in order."""
@@ -70,6 +70,11 @@ class Run:
             codec = plan.document["codec"]
             made.append(Job(path, plan.source, plan.look, plan.layout, plan.seed, first, last, crops, attrs, codec))
         return made
+
+
+def shard_folder(out: Path) -> Path:
+    """Return the folder that holds the shards of `out` while it is made."""
+    return out.with_name(out.name + ".d")
 
 
 def card(plan: Plan) -> dict[str, Any]:
@@ -101,6 +106,8 @@ def make(
     """
     run = open_run(plan, out, options)
     if run is None:
+        if not options.sharded:
+            shutil.rmtree(shard_folder(out), ignore_errors=True)  # left by a run that was stopped right after packing
         return Progress(plan.count, plan.count, read_bad(out))
     progress = Progress(plan.count, run.first_sample)
     pending = []

@@ -1,0 +1,252 @@
+"""The command `blurgen`: parse, call, echo.
+
+Commands import what they need when they run, so that ``blurgen --help`` answers at once.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blurgen import __version__
+from blurgen.make_options import MakeOptions, RunOptions
+from blurgen.options import click_options, parse_value, resolve_together, to_toml
+from blurgen.progress import ProgressLine
+
+EXIT_BAD_INPUTS = 3
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+class Commands(click.Group):
+    """A group whose commands end in one sentence when the user's input or the machine is at fault."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command named on the command line."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise click.ClickException(_sentence(error)) from error
+        except (ValueError, RuntimeError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _sentence(error: OSError) -> str:
+    if error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return error.strerror or str(error)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="blurgen")
+def main() -> None:
+    """Turn sharp images into motion-blurred training data."""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet = click.option("--quiet", is_flag=True, help="No progress.")
+existing = click.argument("path", type=click.Path(path_type=Path))
+
+
+@main.command("make")
+@click_options(MakeOptions)
+@click_options(RunOptions, parts=False)
+@click.option("--max-bad", type=int, metavar="N", help="Exit with 3 if more than N images had to be left out.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free, and the time it will take.")
+@as_json
+@quiet
+def make_command(
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    max_bad: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Make shards of sharp and blurred images, or continue to make them."""
+    try:
+        options, run_options = resolve_together((MakeOptions, RunOptions), flags, config_file, assignments)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    from blurgen import pipeline
+    from blurgen.plan import make_plan
+
+    started = time.monotonic()
+    plan = make_plan(options)
+    if dry_run:
+        _echo(pipeline.estimate(plan, options.out, run_options), as_json)
+        return
+    with _Stoppable(), ProgressLine(quiet) as line:
+        progress = pipeline.make(plan, options.out, run_options, line.show)
+    options.out.with_name(options.out.name + ".toml").write_text(to_toml(options), encoding="utf-8")
+    samples = pipeline.count_samples(options.out)
+    summary = {
+        "out": str(options.out),
+        "samples": samples,
+        "bytes": options.out.stat().st_size,
+        "seconds": round(time.monotonic() - started, 2),
+        "left_out": [bad._asdict() for bad in progress.bad],
+    }
+    _echo(summary, as_json)
+    if max_bad is not None and len(progress.bad) > max_bad:
+        click.echo(f"{len(progress.bad)} images were left out, more than --max-bad {max_bad} allows", err=True)
+        sys.exit(EXIT_BAD_INPUTS)
+
+
+class _Stoppable:
+    """Context in which Ctrl-C and SIGTERM end the command with their exit code and say how to go on."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, *_: Any) -> None:
+        raise Terminated
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        if isinstance(error, (KeyboardInterrupt, Terminated)):
+            click.echo("\nstopped; the same command continues", err=True)
+            sys.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+
+
+@main.command("kernels")
+@click.option("--model", default="deblurgan", show_default=True, metavar="NAME", help="Kernel preset or model.")
+@click.option("--set", "assignments", multiple=True, metavar="FIELD=VALUE", help="Set a field of the model.")
+@click.option(
+    "-n", "count", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="How many to draw."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of the draws.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="kernels.png", show_default=True, help="A .h5, .npz or .png file."
+)
+def kernels_command(model: str, assignments: tuple[str, ...], count: int, seed: int, out: Path) -> None:
+    """Draw kernels: numbers into an .h5 or .npz file, or a contact sheet into a .png."""
+    from blurgen.export import write_kernels
+    from blurgen.kernels import kernel_model
+
+    fields = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set takes FIELD=VALUE, got {assignment!r}")
+        fields[name.removeprefix("kernel.")] = parse_value(text)
+    shape = write_kernels(out, kernel_model(model, **fields), count, seed)
+    click.echo(f"{out}: {shape[0]} kernels of {shape[1]}x{shape[2]} px")
+
+
+@main.command("sources")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Look here instead of $BLURGEN_DATA/NAME and ./data/NAME."
+)
+@as_json
+def sources_command(root: Path | None, as_json: bool) -> None:
+    """List the datasets that blurgen knows: found or not, images, licence."""
+    from blurgen.recipes import list_sources
+
+    rows = [row._asdict() for row in list_sources(root)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1, default=str))
+        return
+    for row in rows:
+        found = f"{row['count']:,} images in {row['path']}" if row["path"] else "not found"
+        click.echo(
+            f"{row['name']:<14} {found if row['count'] is not None else 'built in'}  [{row['licence']}]  {row['title']}"
+        )
+
+
+@main.command("info")
+@existing
+@as_json
+def info_command(path: Path, as_json: bool) -> None:
+    """Show what a file of shards holds, how it was made, and under which licence."""
+    from blurgen.inspect_shards import describe
+
+    _echo(describe(path), as_json)
+
+
+@main.command("verify")
+@existing
+@click.option(
+    "--deep", type=click.IntRange(1), metavar="K", help="Render K random samples again, from file and sources."
+)
+@click.option("--src", metavar="NAME", help="With --deep: where the images are, if not where the recipe says.")
+@click.option("--root", type=click.Path(path_type=Path), metavar="PATH", help="With --deep: the dataset's folder.")
+@click.option("--seed", type=int, default=None, metavar="N", help="With --deep: which samples; random without it.")
+def verify_command(path: Path, deep: int | None, src: str | None, root: Path | None, seed: int | None) -> None:
+    """Check every checksum, id, kernel and row of a file; name what is wrong."""
+    from blurgen.shards import verify
+
+    problems = verify(path)
+    if deep and not problems:
+        from blurgen.rerender import rerender
+
+        problems = rerender(path, deep, src, root, seed)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise click.ClickException(f"{path} is damaged: {len(problems)} problem{'s' * (len(problems) > 1)}")
+    click.echo(f"{path}: no problem found")
+
+
+@main.command("preview")
+@existing
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="preview.png", show_default=True, help="The .png to write."
+)
+@click.option(
+    "-n", "count", type=click.IntRange(1), default=6, show_default=True, metavar="N", help="How many samples."
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Which samples.")
+def preview_command(path: Path, out: Path, count: int, seed: int) -> None:
+    """Draw a sheet of samples, sharp | blurred | kernel, and a histogram of blur extents."""
+    from blurgen.inspect_shards import preview
+
+    preview(path, out, count, seed)
+    click.echo(str(out))
+
+
+@main.command("pack")
+@existing
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def pack_command(path: Path, out: Path) -> None:
+    """Pack a folder of shards, or a master file with its shards, into one plain file."""
+    from blurgen.pipeline import pack_shards
+
+    click.echo(f"{out}: {pack_shards(path, out)} samples")
+
+
+@main.command("doctor")
+def doctor_command() -> None:
+    """Check that this installation works: libraries, compiler cache, fonts, disk, a sample rendered twice."""
+    from blurgen.doctor import checks
+
+    failed = 0
+    for name, problem, detail in checks():
+        failed += problem
+        click.echo(f"{'FAIL' if problem else 'ok  '} {name}: {detail}")
+    if failed:
+        raise click.ClickException(f"{failed} check{'s' * (failed > 1)} failed")
+
+
+def _echo(facts: dict[str, Any], as_json: bool) -> None:
+    """Print facts, one a line, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, default=str))
+        return
+    for name, value in facts.items():
+        if isinstance(value, list):
+            click.echo(f"{name.replace('_', ' ')}: {len(value)}")
+            for item in value:
+                click.echo("  " + (", ".join(map(str, item.values())) if isinstance(item, dict) else str(item)))
+        else:
+            click.echo(f"{name.replace('_', ' ')}: {f'{value:,}' if isinstance(value, int) else value}")
