@@ -1,0 +1,64 @@
+"""Files for HDF5 to write into that cannot fail under it: an error inside HDF5 can end the interpreter."""
+
+import io
+
+_PAGE = 1 << 16
+
+
+class MemoryFile(io.RawIOBase):
+    """A sparse file in memory, read and written by h5py's ``fileobj`` driver."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 0
+        self._pages: dict[int, bytearray] = {}
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to `offset` and return the position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def truncate(self, size: int) -> int:
+        """Set the size of the file; a part that was never written reads as zeros."""
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def readinto(self, out) -> int:
+        """Fill `out` from the position on."""
+        view = memoryview(out).cast("B")
+        for start, stop, page, at in self._spans(len(view)):
+            stored = self._pages.get(page)
+            view[start:stop] = stored[at : at + stop - start] if stored else bytes(stop - start)
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data) -> int:
+        """Write `data` at the position."""
+        view = memoryview(data).cast("B")
+        for start, stop, page, at in self._spans(len(view)):
+            self._pages.setdefault(page, bytearray(_PAGE))[at : at + stop - start] = view[start:stop]
+        self._position += len(view)
+        self.size = max(self.size, self._position)
+        return len(view)
+
+    def pieces(self) -> list[tuple[int, memoryview]]:
+        """Return what was written, as (offset, bytes) in ascending order."""
+        whole = ((page * _PAGE, self._pages[page]) for page in sorted(self._pages))
+        return [(offset, memoryview(page)[: self.size - offset]) for offset, page in whole if offset < self.size]
+
+    def _spans(self, count: int):
+        start = 0
+        while start < count:
+            page, at = divmod(self._position + start, _PAGE)
+            stop = min(count, start + _PAGE - at)
+            yield start, stop, page, at
+            start = stop

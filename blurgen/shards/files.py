@@ -1,0 +1,170 @@
+"""One file of samples, read at known offsets, and the sources of many."""
+
+import os
+import weakref
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from blurgen.shards.layout import META, BadShard, seal_rows
+from blurgen.shards.structure import Region, Structure, chunk_table, parse
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One sample.
+
+    Attributes
+    ----------
+    arrays : dict
+        Name -> array: ``sharp`` and ``blurred`` (H, W, 3) uint8 sRGB, ``kernel`` (k, k) float32, and the
+        low-resolution variants ``sharp_x2``, ``blurred_x2``, ...; what the file does not hold is absent.
+    meta : numpy.void
+        Its row of ``/meta``; see `blurgen.shards.layout.META`.
+    source : numpy.void
+        The row of ``/source`` of the image it was cut from; see `blurgen.shards.layout.SOURCE`.
+    """
+
+    arrays: dict[str, np.ndarray]
+    meta: np.void
+    source: np.void
+
+    @property
+    def id(self) -> int:
+        """Number of the sample."""
+        return int(self.meta["id"])
+
+    @property
+    def sharp(self) -> np.ndarray | None:
+        """The sharp image (H, W, 3) uint8 sRGB, or None."""
+        return self.arrays.get("sharp")
+
+    @property
+    def blurred(self) -> np.ndarray | None:
+        """The blurred image (H, W, 3) uint8 sRGB, or None."""
+        return self.arrays.get("blurred")
+
+    @property
+    def kernel(self) -> np.ndarray | None:
+        """The kernel (k, k) float32 that blurred it, or None."""
+        return self.arrays.get("kernel")
+
+    @property
+    def key(self) -> str:
+        """Key of the image it was cut from."""
+        return bytes(self.source["key"]).decode("utf-8", "surrogateescape")
+
+
+class ShardFile:
+    """One plain file, parsed once by HDF5 and then read at known offsets.
+
+    No HDF5 handle stays open, so that an instance survives a fork and any number of threads.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.structure: Structure = parse(path)
+        self._descriptor = _descriptor(self.structure)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._tables: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.structure.regions["meta"].count
+
+    def rows(self, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Return items `start` to `start + count` of a raw dataset, (count, ...)."""
+        region = self.structure.regions[name]
+        count = region.count - start if count is None else count
+        if not 0 <= start <= start + count <= region.count:
+            raise IndexError(f"/{name} has {region.count} items, asked for {start} to {start + count}")
+        out = np.empty((count, *region.shape), region.dtype)
+        self._read(memoryview(out.reshape(-1).view(np.uint8)), region.offset + start * region.item_bytes, name)
+        return out
+
+    def item(self, name: str, index: int) -> np.ndarray:
+        """Return item `index` of an image or kernel dataset."""
+        region = self.structure.regions[name]
+        if region.offset is None:
+            return self._inflated(region, index)
+        return self.rows(name, index, 1)[0]
+
+    def sample(self, index: int, names: Iterable[str]) -> ShardSample:
+        """Return sample `index` with the arrays of `names`."""
+        meta = self.rows("meta", index, 1)[0]
+        row = int(meta["source"])
+        if row >= self.structure.regions["source"].count:
+            raise BadShard(f"{self.structure.path}: sample {meta['id']} names a source that does not exist, {row}")
+        return ShardSample({name: self.item(name, index) for name in names}, meta, self.rows("source", row, 1)[0])
+
+    def stored(self, name: str, index: int) -> bytes:
+        """Return the stored bytes of item `index`, compressed where the dataset is."""
+        region = self.structure.regions[name]
+        if region.offset is not None:
+            return self.rows(name, index, 1).tobytes()
+        offset, size = self.table(name)[index]
+        data = bytearray(int(size))
+        self._read(memoryview(data), int(offset), name)
+        return bytes(data)
+
+    def table(self, name: str) -> np.ndarray:
+        """Return offset and stored bytes (n, 2) of the items of a compressed dataset."""
+        if name not in self._tables:
+            structure = self.structure
+            self._tables[name] = chunk_table(structure.path, structure.regions[name], structure.identity[0])
+        return self._tables[name]
+
+    def _inflated(self, region: Region, index: int) -> np.ndarray:
+        where = f"{self.structure.path}: item {index} of /{region.name}"
+        inflater = zlib.decompressobj()
+        try:
+            # One byte more than expected is asked for, so that a bomb stops there.
+            data = inflater.decompress(self.stored(region.name, index), region.item_bytes + 1)
+        except zlib.error as error:
+            raise BadShard(f"{where} cannot be decompressed: {error}") from error
+        if len(data) != region.item_bytes or not inflater.eof:
+            raise BadShard(f"{where} does not decompress to the {region.item_bytes} bytes of a sample")
+        return np.frombuffer(bytearray(data), region.dtype).reshape(region.shape)
+
+    def _read(self, out: memoryview, offset: int, name: str) -> None:
+        while out:
+            got = os.preadv(self._descriptor, [out], offset)
+            if not got:
+                raise BadShard(f"{self.structure.path} was cut short after it was opened, within /{name}")
+            out, offset = out[got:], offset + got
+
+
+def _descriptor(structure: Structure) -> int:
+    descriptor = os.open(structure.path, os.O_RDONLY | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
+    if (status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns) != structure.identity:
+        os.close(descriptor)
+        raise BadShard(f"{structure.path} changed while it was being opened")
+    return descriptor
+
+
+class SourceIndex:
+    """The distinct sources of many shards, numbered in the order in which samples use them."""
+
+    def __init__(self):
+        self._numbers: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def place(self, file: ShardFile) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of ``/meta`` of `file`, its sources numbered anew, and the sources that are new."""
+        meta, sources = file.rows("meta"), file.rows("source")
+        used, first = np.unique(meta["source"], return_index=True)
+        if used[-1] >= len(sources):
+            raise BadShard(f"{file.structure.path}: a sample names source {used[-1]}, and there are {len(sources)}")
+        numbers, new = np.zeros(len(sources), META["source"]), []
+        for row in used[np.argsort(first)]:
+            digest = blake2b(sources[row].tobytes(), digest_size=16).digest()
+            if digest not in self._numbers:
+                self._numbers[digest] = len(self._numbers)
+                new.append(row)
+            numbers[row] = self._numbers[digest]
+        meta["source"] = numbers[meta["source"]]
+        return seal_rows(meta), sources[np.array(new, np.int64)]

@@ -1,0 +1,307 @@
+"""Where everything lies in a file that somebody else may have made: parsed once, nothing taken on trust."""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5l, h5o, h5t, h5z
+
+from blurgen.shards.layout import (
+    FORMAT,
+    MANIFEST,
+    MASTER,
+    META,
+    SOURCE,
+    VERSION,
+    BadShard,
+    Layout,
+    attrs_checksum,
+)
+
+_MAX_LINKS, _MAX_ATTRS, _MAX_ATTR_BYTES, _MAX_ROWS = 64, 64, 1 << 26, 1 << 40
+_TABLES = {"meta": META, "source": SOURCE, "manifest": MANIFEST}
+# What h5py raises on a damaged file depends on where the damage is.
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A dataset: item i lies at ``offset + i * item_bytes``, or, where ``offset`` is None, where its chunk is."""
+
+    name: str
+    count: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one item."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A parsed file: what it is, where its data lies, and what it was on disk when it was parsed."""
+
+    path: Path
+    kind: str
+    regions: dict[str, Region]
+    texts: dict[str, str]
+    layout: Layout | None
+    identity: tuple[int, ...]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes, decoded from JSON."""
+        values = {name: json.loads(text) for name, text in self.texts.items() if name not in ("format", "attrs_crc32")}
+        return dict(sorted(values.items()))
+
+
+def parse(path: str | os.PathLike) -> Structure:
+    """Return the structure of a shard or of a master, after checking all of it that can be checked quickly.
+
+    Raises
+    ------
+    BadShard
+        The file is damaged, or holds what format 1 does not allow; the message names it.
+    OSError
+        The file can't be opened at all.
+    """
+    path = Path(path)
+    identity = _identity(path)
+    with _refusing(path):
+        # Locks would fail on read-only and on network file systems, and nobody writes into a finished file.
+        with h5py.File(path, "r", locking=False) as file:
+            texts = _texts(file.id)
+            kind = _kind(texts)
+            names = _names(file.id)
+            regions = {name: _region(file.id, name, identity[0]) for name in names}
+        layout = _layout(regions, texts) if kind == FORMAT else None
+        _check_regions(kind, regions, layout, identity[0])
+        _check_attrs(texts)
+    return Structure(path, kind, regions, texts, layout, identity)
+
+
+def chunk_table(path: Path, region: Region, size: int) -> np.ndarray:
+    """Return offset and stored bytes (n, 2) int64 of the chunks of a compressed dataset, checked."""
+    table = np.zeros((region.count, 2), np.int64)
+    with _refusing(path):
+        with h5py.File(path, "r", locking=False) as file:
+            for index, chunk in enumerate(chunks(h5d.open(file.id, region.name.encode()))):
+                if index >= region.count or chunk.filter_mask or any(chunk.chunk_offset[1:]):
+                    raise BadShard(f"/{region.name} has a chunk too many, or one that is not as long as a sample")
+                table[chunk.chunk_offset[0]] = chunk.byte_offset, chunk.size
+        ends = table.sum(1)
+        if np.any(table[:, 1] <= 0) or np.any(table[:, 1] > 2 * region.item_bytes + 1024) or np.any(ends > size):
+            raise BadShard(f"/{region.name} has chunks that are missing, too long or outside of the file")
+    return table
+
+
+def chunks(dataset) -> list:
+    """Return what HDF5 knows of each stored chunk, in the order of its index."""
+    found: list = []
+    dataset.chunk_iter(found.append)
+    return found
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return size, device, inode and time of change; a file that is opened again must still have them."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadShard(f"{path} is not a shard: not a regular file")
+    return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BadShard as error:
+        raise BadShard(f"{path} is not a sound shard: {error}") from error
+    except PermissionError:
+        raise
+    except _H5PY_ERRORS as error:
+        raise BadShard(f"{path} is not a sound shard: HDF5 cannot read it ({error})") from error
+
+
+def _texts(file) -> dict[str, str]:
+    count = h5a.get_num_attrs(file)
+    if count > _MAX_ATTRS:
+        raise BadShard(f"it has {count} attributes, and at most {_MAX_ATTRS} are allowed")
+    attributes = [h5a.open(file, index=index) for index in range(count)]
+    return {attribute.name.decode("utf-8", "replace"): _text(attribute) for attribute in attributes}
+
+
+def _text(attribute) -> str:
+    kind, name = attribute.get_type(), attribute.name.decode("utf-8", "replace")
+    if kind.get_class() != h5t.STRING or kind.is_variable_str():
+        raise BadShard(f"the attribute {name} is not a fixed-size string")
+    if attribute.get_space().get_simple_extent_npoints() != 1 or not 0 < kind.get_size() <= _MAX_ATTR_BYTES:
+        raise BadShard(f"the attribute {name} is not one string of at most {_MAX_ATTR_BYTES} bytes")
+    value = np.empty((), f"S{kind.get_size()}")
+    attribute.read(value)
+    try:
+        return value.item().decode("ascii")
+    except UnicodeDecodeError:
+        raise BadShard(f"the attribute {name} is not ASCII") from None
+
+
+def _kind(texts: dict[str, str]) -> str:
+    kind, version = texts.get("format"), texts.get("version")
+    if kind not in (FORMAT, MASTER):
+        raise BadShard(f"its attribute format is {kind!r}, neither {FORMAT!r} nor {MASTER!r}")
+    if version != str(VERSION):
+        raise BadShard(f"its version is {version}, and this blurgen reads {VERSION}: get a newer one")
+    return kind
+
+
+def _check_attrs(texts: dict[str, str]) -> None:
+    if texts.get("attrs_crc32") != str(attrs_checksum(texts)):
+        raise BadShard("its attributes do not agree with their checksum")
+
+
+def _names(file) -> list[str]:
+    names: list[str] = []
+
+    def visit(name: bytes) -> bool | None:
+        names.append(name.decode("utf-8", "replace"))
+        return len(names) > _MAX_LINKS or None
+
+    file.links.iterate(visit)
+    if len(names) > _MAX_LINKS:
+        raise BadShard(f"it has more than {_MAX_LINKS} entries")
+    return names
+
+
+def _region(file, name: str, size: int) -> Region:
+    link = file.links.get_info(name.encode()).type
+    if link != h5l.TYPE_HARD:
+        kinds = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
+        raise BadShard(f"/{name} is {kinds.get(link, 'a link of an unknown kind')}, not data of its own")
+    if h5o.get_info(file, name.encode()).type != h5o.TYPE_DATASET:
+        raise BadShard(f"/{name} is not a dataset")
+    dataset = h5d.open(file, name.encode())
+    plist = dataset.get_create_plist()
+    dtype = _dtype(name, dataset.get_type())
+    shape = dataset.shape
+    count = shape[0] if shape else 0
+    gzip = _check_storage(name, plist)
+    space = dataset.get_space()
+    if space.get_simple_extent_dims(True) != shape or not 0 < count < _MAX_ROWS:
+        raise BadShard(f"/{name} has the absurd or growing shape {shape}")
+    item = Region(name, count, tuple(shape[1:]), dtype, None)
+    if plist.get_layout() == h5d.CHUNKED and plist.get_chunk() != (1, *item.shape):
+        raise BadShard(f"/{name} has chunks of shape {plist.get_chunk()} instead of one sample each")
+    if item.item_bytes > 1 << 30 or (not gzip and count * item.item_bytes > size):
+        raise BadShard(f"/{name} has the shape {shape}, more than a file of {size} bytes can hold")
+    return item if gzip else Region(name, count, item.shape, dtype, _offset(name, dataset, plist, item))
+
+
+def _dtype(name: str, kind) -> np.dtype:
+    for label, test in (("variable-length data", h5t.VLEN), ("references", h5t.REFERENCE)):
+        if kind.detect_class(test) or (test == h5t.VLEN and _variable_string(kind)):
+            raise BadShard(f"/{name} holds {label}, which are not allowed")
+    expected = _TABLES.get(name, np.dtype("<f4") if name == "kernel" else np.dtype("u1"))
+    if not kind.equal(h5t.py_create(expected)):
+        raise BadShard(f"/{name} has the type {_described(kind)} instead of {expected}")
+    return expected
+
+
+def _variable_string(kind) -> bool:
+    return kind.get_class() == h5t.STRING and kind.is_variable_str()
+
+
+def _described(kind) -> str:
+    try:
+        return str(kind.dtype)[:200]
+    except (TypeError, ValueError, NotImplementedError):
+        return f"class {kind.get_class()}"
+
+
+def _check_storage(name: str, plist) -> bool:
+    """Return whether the dataset is compressed, after refusing every kind of storage but two."""
+    if plist.get_layout() == h5d.VIRTUAL:
+        raise BadShard(f"/{name} is a virtual dataset, whose data would lie in other files")
+    if plist.get_external_count():
+        raise BadShard(f"/{name} has external storage: its data would lie in another file")
+    if plist.get_layout() != (h5d.CONTIGUOUS if name in _TABLES else h5d.CHUNKED):
+        raise BadShard(f"/{name} is not stored in {'one piece' if name in _TABLES else 'chunks'}")
+    filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
+    if filters not in ([], [h5z.FILTER_DEFLATE]):
+        raise BadShard(f"/{name} uses the filters {filters}, and none but gzip is allowed")
+    return bool(filters)
+
+
+def _offset(name: str, dataset, plist, item: Region) -> int:
+    """Return where a raw dataset begins, in a file where its items follow each other."""
+    if plist.get_layout() == h5d.CONTIGUOUS:
+        start = dataset.get_offset()
+        if start is None:
+            raise BadShard(f"/{name} has no data")
+        return start
+    if plist.get_alloc_time() != h5d.ALLOC_TIME_EARLY:
+        raise BadShard(f"/{name} was not allocated when it was created, as a file of blurgen is: pack it again")
+    zeros = (0,) * len(item.shape)
+    probes = {0, item.count // 2, item.count - 1}
+    infos = {index: dataset.get_chunk_info_by_coord((index, *zeros)) for index in probes}
+    start = infos[0].byte_offset
+    for index, info in infos.items():
+        if info.byte_offset is None or info.filter_mask or info.size != item.item_bytes:
+            raise BadShard(f"chunk {index} of /{name} is missing, short or over-long")
+        if info.byte_offset != start + index * item.item_bytes:
+            raise BadShard(f"chunk {index} of /{name} does not follow those before it")
+    return start
+
+
+def _layout(regions: dict[str, Region], texts: dict[str, str]) -> Layout:
+    images = [name for name in regions if re.fullmatch("sharp|blurred", name)]
+    if not images:
+        raise BadShard("it holds neither /sharp nor /blurred")
+    variants = {match[1] for name in regions if (match := re.fullmatch(r"(?:sharp|blurred)_x(\d{1,3})", name))}
+    try:
+        layout = Layout(
+            crop=regions[images[0]].shape[0] if regions[images[0]].shape else 0,
+            kernel_side=regions["kernel"].shape[0] if "kernel" in regions and regions["kernel"].shape else 0,
+            lowres=tuple(sorted(int(factor) for factor in variants)),
+            sides="both" if len(images) == 2 else images[0],
+            params=tuple(str(name) for name in json.loads(texts.get("params", "[]"))),
+        )
+    except (ValueError, TypeError) as error:
+        raise BadShard(str(error)) from error
+    return layout
+
+
+def _check_regions(kind: str, regions: dict[str, Region], layout: Layout | None, size: int) -> None:
+    expected: dict[str, tuple[int, ...]] = {"manifest": ()}
+    if layout:
+        expected = {"meta": (), "source": ()} | {name: item.shape for name, item in layout.arrays.items()}
+    for name in {*expected, *regions}:
+        if name not in regions:
+            raise BadShard(f"/{name} is missing")
+        if name not in expected:
+            raise BadShard(f"/{name} is not part of the format")
+        if regions[name].shape != expected[name]:
+            raise BadShard(f"/{name} has items of shape {regions[name].shape} instead of {expected[name]}")
+    counts = {name: region.count for name, region in regions.items() if name not in ("source", "manifest")}
+    if len(set(counts.values())) > 1:
+        raise BadShard(f"its datasets have different lengths: {counts}")
+    _check_overlap(regions, size)
+
+
+def _check_overlap(regions: dict[str, Region], size: int) -> None:
+    placed = sorted(
+        (r.offset, r.offset + r.count * r.item_bytes, r.name) for r in regions.values() if r.offset is not None
+    )
+    for (_, stop, name), (start, _, other) in zip(placed, [*placed[1:], (size, size, "")], strict=True):
+        if stop > start:
+            beyond = f"overlaps /{other}" if other else "reaches beyond the end of the file"
+            raise BadShard(f"/{name} {beyond}")

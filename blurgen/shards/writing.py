@@ -1,0 +1,319 @@
+"""Arrays to the bytes of a shard, and bytes to a file that is whole or absent."""
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from blurgen.shards.backing import MemoryFile
+from blurgen.shards.layout import FORMAT, META, SOURCE, VERSION, Layout, attrs_checksum, seal_rows
+
+CODECS = (None, "gzip")
+_GZIP_LEVEL = 4
+_ALIGNMENT = 4096
+_LONGEST_WRITE = 1 << 30
+
+Piece = tuple[int, memoryview]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A file without its data: what HDF5 wrote, where each dataset's data belongs, and the size of it all."""
+
+    pieces: list[Piece]
+    offsets: dict[str, int]
+    size: int
+
+
+def shard_bytes(
+    layout: Layout,
+    arrays: Mapping[str, np.ndarray],
+    meta: np.ndarray,
+    sources: np.ndarray,
+    attrs: Mapping[str, Any],
+    codec: str | None = None,
+) -> bytearray:
+    """Return the bytes of one shard; `shard_pieces` says the same without the copy.
+
+    Parameters and errors are those of `shard_pieces`.
+    """
+    size, pieces = shard_pieces(layout, arrays, meta, sources, attrs, codec)
+    data = bytearray(size)
+    for offset, piece in pieces:
+        data[offset : offset + len(piece)] = piece
+    return data
+
+
+def shard_pieces(
+    layout: Layout,
+    arrays: Mapping[str, np.ndarray],
+    meta: np.ndarray,
+    sources: np.ndarray,
+    attrs: Mapping[str, Any],
+    codec: str | None = None,
+) -> tuple[int, list[Piece]]:
+    """Return the size of one shard and its bytes as (offset, bytes); a later piece overwrites an earlier one.
+
+    Equal arguments give equal bytes. The checksums of `meta` and `sources` are computed here.
+
+    Parameters
+    ----------
+    layout : Layout
+        What a sample consists of.
+    arrays : mapping
+        For each name of ``layout.arrays`` an array (n, ...) of that shape and dtype, n >= 1.
+    meta : ndarray (n,) META
+        Ids ascend; ``source`` points into `sources`.
+    sources : ndarray (m,) SOURCE
+        The images that the samples were cut from, m >= 1.
+    attrs : mapping
+        Name -> anything that JSON can say: ``plan``, ``card`` and the like, stored as JSON text.
+    codec : None or "gzip"
+        How images and kernels are stored; raw is by far the fastest to read.
+
+    Raises
+    ------
+    ValueError
+        Arrays, rows or a codec that do not agree with the above.
+    """
+    if codec not in CODECS:
+        raise ValueError(f"codec must be None or 'gzip', got {codec!r}")
+    arrays = _agreeing(layout, arrays, meta, sources)
+    meta, sources = sealed_meta(meta, arrays), seal_rows(sources.copy())
+    texts = attr_texts(layout, attrs)
+    if codec == "gzip":
+        return _deflated(layout, arrays, meta, sources, texts)
+    bones = skeleton(shapes(layout, len(meta), len(sources)), texts)
+    data = {**arrays, "meta": meta, "source": sources}
+    return bones.size, bones.pieces + [(bones.offsets[name], as_bytes(array)) for name, array in data.items()]
+
+
+def shapes(layout: Layout, samples: int, sources: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return dataset name -> (shape, dtype) of a shard, in the order of the file."""
+    images = {name: ((samples, *item.shape), item.dtype) for name, item in layout.arrays.items()}
+    return {"meta": ((samples,), META), "source": ((sources,), SOURCE), **images}
+
+
+def skeleton(datasets: Mapping[str, tuple[tuple[int, ...], np.dtype]], texts: Mapping[str, str]) -> Skeleton:
+    """Return the structure of an HDF5 file whose raw datasets have fixed places and no contents yet.
+
+    Space for a dataset is allocated when it is created, so that the chunks of one follow each other without an
+    index ("implicit" in HDF5's words): sample i lies at offset + i * size. The file may be of any size.
+    """
+    memory = MemoryFile()
+    with _create(memory) as file:
+        _put_attrs(file, texts)
+        ids = {name: _dataset(file, name, shape, dtype) for name, (shape, dtype) in datasets.items()}
+        offsets = {name: _place(dataset) for name, dataset in ids.items()}
+        del ids
+    return Skeleton(memory.pieces(), offsets, memory.size)
+
+
+def attr_texts(layout: Layout, attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attributes of a shard as text, sealed with their checksum."""
+    own = {"params": list(layout.params), "arrays": list(layout.arrays)}
+    return sealed_texts({"format": FORMAT, "version": str(VERSION)}, {**attrs, **own})
+
+
+def sealed_texts(marks: Mapping[str, str], attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Return `marks` as they are and `attrs` as JSON, with the checksum of all."""
+    values = {name: json.dumps(value, sort_keys=True, separators=(",", ":")) for name, value in attrs.items()}
+    texts = {**values, **marks}
+    return {**texts, "attrs_crc32": str(attrs_checksum(texts))}
+
+
+def sealed_meta(meta: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return a copy of `meta` (n,) with the checksums of `arrays`, in their order, and of the rows."""
+    meta = meta.copy()
+    meta["crc32"] = 0
+    for column, array in enumerate(arrays.values()):
+        meta["crc32"][:, column] = [zlib.crc32(one) for one in array]
+    return seal_rows(meta)
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
+    """Return the bytes of a contiguous array, not copied."""
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def write_shard(
+    path: str | os.PathLike,
+    layout: Layout,
+    arrays: Mapping[str, np.ndarray],
+    meta: np.ndarray,
+    sources: np.ndarray,
+    attrs: Mapping[str, Any],
+    codec: str | None = None,
+) -> int:
+    """Write one shard at `path`, whole or not at all, and return its size in bytes.
+
+    Parameters and errors are those of `shard_pieces` and of `atomic_file`.
+    """
+    size, pieces = shard_pieces(layout, arrays, meta, sources, attrs, codec)
+    write_pieces(path, size, pieces)
+    return size
+
+
+def write_atomically(path: str | os.PathLike, data) -> None:
+    """Write `data`, anything bytes-like, at `path`, whole or not at all. Raises as `atomic_file` does."""
+    view = memoryview(data).cast("B")
+    write_pieces(path, len(view), [(0, view)])
+
+
+def write_pieces(path: str | os.PathLike, size: int, pieces: Iterable[Piece]) -> None:
+    """Write a file of `size` bytes; parts that no piece covers are zeros. Raises as `atomic_file` does."""
+    with atomic_file(path, size) as descriptor:
+        for offset, piece in pieces:
+            write_all(descriptor, piece, offset)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike, size: int) -> Iterator[int]:
+    """Open a new file of `size` bytes that becomes `path` when the block ends well, and is removed when not.
+
+    The draft lies in the folder of `path`; its space is reserved first, so that a full disk is known before the work.
+    It is synced before it gets its name, and the folder is synced after.
+
+    Raises
+    ------
+    OSError
+        One sentence in ``strerror``; ``errno`` tells a full disk from a missing right.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with closing_descriptor(descriptor):
+                _reserve(descriptor, size)
+                yield descriptor
+                os.fsync(descriptor)
+            os.replace(draft, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        needed = f"{path} ({size / 2**20:.1f} MiB)"
+        raise OSError(error.errno, f"cannot write {needed}: {error.strerror or error}; {_way_out(error)}") from error
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """Close `descriptor` when the block ends."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`, however many calls it takes."""
+    while data:
+        written = os.pwrite(descriptor, data[:_LONGEST_WRITE], offset)
+        data, offset = data[written:], offset + written
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size)
+
+
+def _sync_folder(folder: Path) -> None:
+    with closing_descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
+        os.fsync(descriptor)
+
+
+def _way_out(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room and run the same command again"
+    return "choose a folder that exists and may be written to"
+
+
+def _agreeing(
+    layout: Layout, arrays: Mapping[str, np.ndarray], meta: np.ndarray, sources: np.ndarray
+) -> dict[str, np.ndarray]:
+    items, count = layout.arrays, len(meta)
+    if set(arrays) != set(items):
+        raise ValueError(f"the layout asks for the arrays {', '.join(items)}, got {', '.join(arrays) or 'none'}")
+    for name, (shape, dtype) in items.items():
+        if arrays[name].shape != (count, *shape) or arrays[name].dtype != dtype:
+            given = f"{arrays[name].shape} {arrays[name].dtype}"
+            raise ValueError(f"{name} must have shape {(count, *shape)} and dtype {dtype}, got {given}")
+    if meta.dtype != META or sources.dtype != SOURCE:
+        raise ValueError(f"meta and sources must have the dtypes META and SOURCE, got {meta.dtype}, {sources.dtype}")
+    if not count or not len(sources):
+        raise ValueError(f"a shard holds at least one sample and one source, got {count} and {len(sources)}")
+    if np.any(meta["id"][1:] <= meta["id"][:-1]):
+        raise ValueError("the ids of a shard must ascend, got some that do not")
+    if meta["source"].max() >= len(sources):
+        raise ValueError(f"source must be a row of the {len(sources)} sources, got {meta['source'].max()}")
+    return {name: np.ascontiguousarray(arrays[name]) for name in items}
+
+
+def _create(fileobj) -> h5py.File:
+    """Open a new HDF5 file whose bytes depend on its contents alone, its metadata in one block at the front."""
+    return h5py.File(
+        fileobj,
+        "w",
+        libver=("v110", "v110"),
+        meta_block_size=1 << 16,
+        alignment_threshold=1 << 16,
+        alignment_interval=_ALIGNMENT,
+    )
+
+
+def _put_attrs(file: h5py.File, texts: Mapping[str, str]) -> None:
+    for name, text in sorted(texts.items()):
+        file.attrs.create(name, np.bytes_(text.encode("ascii")))
+
+
+def _dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, gzip: bool = False):
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_obj_track_times(False)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    if not gzip:
+        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    if len(shape) > 1:
+        plist.set_chunk((1, *shape[1:]))
+    if gzip:
+        plist.set_deflate(_GZIP_LEVEL)
+    kind = h5py.h5t.py_create(dtype)
+    return h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
+
+
+def _place(dataset) -> int:
+    """Return the offset in the file of the first byte of a raw dataset."""
+    if dataset.rank == 1:
+        return dataset.get_offset()
+    return dataset.get_chunk_info_by_coord((0,) * dataset.rank).byte_offset
+
+
+def _deflated(
+    layout: Layout, arrays: Mapping[str, np.ndarray], meta: np.ndarray, sources: np.ndarray, texts: Mapping[str, str]
+) -> tuple[int, list[Piece]]:
+    """Return what `shard_pieces` does, with images and kernels compressed here, outside of HDF5's lock."""
+    memory, tables = MemoryFile(), {"meta": meta, "source": sources}
+    with _create(memory) as file:
+        _put_attrs(file, texts)
+        offsets = {name: _place(_dataset(file, name, table.shape, table.dtype)) for name, table in tables.items()}
+        for name, array in arrays.items():
+            dataset = _dataset(file, name, array.shape, array.dtype, gzip=True)
+            for index, one in enumerate(array):
+                corner = (index,) + (0,) * (array.ndim - 1)
+                dataset.write_direct_chunk(corner, zlib.compress(one, _GZIP_LEVEL))
+            del dataset
+    return memory.size, memory.pieces() + [(offsets[name], as_bytes(table)) for name, table in tables.items()]
