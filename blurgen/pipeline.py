@@ -6,7 +6,10 @@ continues a run that was stopped at any moment, and no two runs of one plan diff
 
 import json
 import shutil
+import statistics
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +20,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from blurgen import __version__
 from blurgen.make_options import RunOptions
 from blurgen.plan import Plan, plan_difference
-from blurgen.shards import open_shards, pack, write_atomically, write_master
-from blurgen.worker import Bad, Job, build
+from blurgen.sample import TooSmall, render
+from blurgen.shards import open_shards, pack, shard_paths, write_atomically, write_master
+from blurgen.sources import BadImage
+from blurgen.worker import Bad, Job, build, streams
 
 ATTEMPTS = 3
 PLAN_NAME = "plan.json"
@@ -139,8 +144,7 @@ def open_run(plan: Plan, out: Path, options: RunOptions) -> Run | None:
         shutil.rmtree(run.folder, ignore_errors=True)
         out.unlink(missing_ok=True)
     if out.exists():
-        with open_shards(out) as shards:
-            made = shards.attrs["plan"]
+        made = open_shards(out).attrs["plan"]
         check_same(plan, made, out)
         if made["count"] >= plan.count:
             return None
@@ -171,8 +175,7 @@ def is_done(job: Job) -> bool:
     """Whether the shard of a job is there, with all of its samples and no more."""
     if not job.path.exists():
         return False
-    with open_shards(job.path) as shard:
-        return shard.attrs["range"] == [job.first_sample, job.last_sample]
+    return open_shards(job.path).attrs["range"] == [job.first_sample, job.last_sample]
 
 
 def shard_capacity(plan: Plan, shard_mib: int) -> int:
@@ -249,5 +252,50 @@ def finish(run: Run, options: RunOptions) -> list[Bad]:
 
 def read_bad(path: Path) -> list[Bad]:
     """Return the images that a shard, or a finished file, had to leave out."""
-    with open_shards(path) as shards:
-        return [Bad(*entry) for entry in shards.attrs["bad"]]
+    return [Bad(*entry) for entry in open_shards(path).attrs["bad"]]
+
+
+def count_samples(path: Path) -> int:
+    """Return how many samples a file of shards holds."""
+    return len(open_shards(path))
+
+
+def pack_shards(path: Path, out: Path) -> int:
+    """Pack a folder of shards, or a master file with its shards, into the plain file `out`; return its sample count."""
+    paths = shard_paths(path)
+    bad = {entry.key: entry for shard in paths for entry in read_bad(shard)}
+    made = open_shards(path).attrs
+    attrs = {name: made[name] for name in ("plan", "licence", "blurgen")}
+    pack(paths, out, attrs | {"bad": [bad[key] for key in sorted(bad)]})
+    return count_samples(out)
+
+
+def estimate(plan: Plan, out: Path, options: RunOptions) -> dict[str, Any]:
+    """Return what a run would do: samples, bytes needed and free, and the time, measured on the first few crops."""
+    per_shard = shard_capacity(plan, options.shard_mib)
+    workers = options.workers or joblib.cpu_count()
+    seconds = seconds_per_sample(plan) * plan.count / min(workers, -(-plan.count // per_shard))
+    return {
+        "out": str(out),
+        "images": len(plan.entries),
+        "samples": plan.count,
+        "shards": -(-plan.count // per_shard),
+        "kernel_side": plan.look.kernel_side,
+        "bytes_needed": bytes_needed(plan, plan.count, options.sharded),
+        "bytes_free": bytes_free(out),
+        "seconds": round(seconds, 1),
+        "plan": plan.document,
+    }
+
+
+def seconds_per_sample(plan: Plan, crops: int = 8) -> float:
+    """Return the median time to make one sample, s, over a few crops of the plan, compilation left out."""
+    times = []
+    for number in range(min(crops, -(-plan.count // plan.samples_per_crop)) + 1):
+        started = time.perf_counter()
+        with suppress(BadImage, TooSmall):
+            crop = plan.crop(number)
+            picture = plan.source.read(crop.entry.key)
+            render(picture.sharp, picture.blurred, plan.look, streams(plan.seed, crop.entry.key, crop.index))
+            times.append((time.perf_counter() - started) / plan.samples_per_crop)
+    return statistics.median(times[1:] or times or [0.0])

@@ -108,7 +108,7 @@ def build(job: Job) -> Path:
         if picture is None:
             continue
         try:
-            samples = render(picture.sharp, picture.blurred, job.look, _streams(job.seed, key, crop.index))
+            samples = render(picture.sharp, picture.blurred, job.look, streams(job.seed, key, crop.index))
         except TooSmall as error:
             bad[key] = Bad(key, "too-small", str(error))
             continue
@@ -119,5 +119,6 @@ def build(job: Job) -> Path:
     return job.path
 
 
-def _streams(seed: int, key: str, index: int) -> Callable[[str], np.random.Generator]:
+def streams(seed: int, key: str, index: int) -> Callable[[str], np.random.Generator]:
+    """Return the generators of one crop, by purpose."""
     return lambda purpose: stream(seed, key, index, purpose)

@@ -1,0 +1,66 @@
+"""What a file of shards holds, in words and as a sheet of pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blurgen.preview import extent_histogram, extent_px, sample_sheet, stack, write_png
+from blurgen.shards import Shards, open_shards
+
+MOST_EXTENTS = 2000
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return the facts about a file of shards: what is in it, how it was made, under which licence."""
+    shards = open_shards(path)
+    plan, licence = shards.attrs["plan"], shards.attrs["licence"]
+    sources = shards.sources
+    facts: dict[str, Any] = {
+        "file": str(path),
+        "bytes": path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.glob("*.h5")),
+        "samples": len(shards),
+        "images": len(np.unique(sources["key"])),
+        "groups": len(np.unique(sources["group"])),
+        "splits": _splits(sources),
+        "crop": f"{shards.layout.crop} px",
+        "arrays": ", ".join(shards.layout.arrays),
+        "source": plan["source"]["name"],
+        "kernel": plan["kernel"]["name"] if "kernel" in plan else "none: real pairs",
+        "exposure": ", ".join(map(str, plan["exposure"])),
+        "noise": plan["noise"]["name"],
+        "seed": plan["seed"],
+        "licence": licence["licence"],
+        "author": licence["author"],
+        "blurgen": shards.attrs["blurgen"],
+        "left_out": [dict(zip(("key", "reason", "message"), bad, strict=True)) for bad in shards.attrs["bad"]],
+    }
+    if "kernel" in shards.layout.arrays:
+        facts["kernel side"] = f"{shards.layout.kernel_side} px"
+        facts["trajectory length"] = _spread(shards.meta["length_px"])
+    return facts
+
+
+def preview(path: Path, out: Path, count: int, seed: int = 0) -> None:
+    """Write a sheet of `count` random samples, sharp | blurred | kernel, and a histogram of blur extents, as PNG."""
+    shards = open_shards(path)
+    order = np.random.default_rng(seed).permutation(len(shards))
+    sheet = sample_sheet([_pictures(shards, index) for index in sorted(order[:count].tolist())])
+    if "kernel" in shards.layout.arrays:
+        extents = [extent_px(shards[int(index)].kernel) for index in order[:MOST_EXTENTS]]
+        sheet = stack(sheet, extent_histogram(extents, sheet.shape[1]))
+    write_png(out, sheet)
+
+
+def _pictures(shards: Shards, index: int) -> list[np.ndarray]:
+    sample = shards[index]
+    return [sample.arrays[name] for name in ("sharp", "blurred", "kernel") if name in sample.arrays]
+
+
+def _splits(sources: np.ndarray) -> str:
+    names, counts = np.unique(sources["split"], return_counts=True)
+    return ", ".join(f"{name.decode() or 'none'} {count}" for name, count in zip(names, counts, strict=True))
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"median {np.median(values):.1f} px, from {values.min():.1f} to {values.max():.1f}"

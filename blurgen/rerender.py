@@ -1,0 +1,84 @@
+"""Make samples again from the file's plan and the source images alone, and compare: the deep part of ``verify``."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from blurgen.options import Chosen
+from blurgen.plan import make_look, open_images, options_of
+from blurgen.sample import Look, TooSmall, render
+from blurgen.shards import ShardSample, open_shards
+from blurgen.sources import BadImage, Source
+from blurgen.worker import meta_row, streams
+
+UNCHECKED = ("source", "crc32", "row_crc32")
+
+
+def rerender(
+    path: Path, count: int, src: str | None = None, root: Path | None = None, seed: int | None = None
+) -> list[str]:
+    """Return what differs between random samples of a file and the same samples rendered anew, in a fresh process.
+
+    Parameters
+    ----------
+    path : Path
+        A file of shards.
+    count : int
+        How many samples to render.
+    src, root : str, Path, optional
+        Where the images are, if not where the recipe named in the file looks for them.
+    seed : int, optional
+        Fixes which samples are rendered.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh) as pool:
+        return pool.submit(compare_samples, path, count, src, root, seed).result()
+
+
+def compare_samples(path: Path, count: int, src: str | None, root: Path | None, seed: int | None) -> list[str]:
+    """Return the differences that `rerender` reports, found in this process."""
+    shards = open_shards(path)
+    document = shards.attrs["plan"]
+    options = replace(options_of(document), root=root)
+    if src is not None:
+        options = replace(options, source=Chosen(src, options.source.settings))
+    source, look = open_images(options), make_look(options, document["kernel_side"])
+    chosen = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
+    problems = []
+    for number in sorted(chosen.tolist()):
+        stored = shards[number]
+        found = _difference(stored, source, look, options.seed, shards.layout.params)
+        problems += [f"sample {stored.id} ({stored.key}): {line}" for line in found]
+    return problems
+
+
+def _difference(stored: ShardSample, source: Source, look: Look, seed: int, params: tuple[str, ...]) -> list[str]:
+    """Return what differs between a stored sample and the one rendered from its source."""
+    key, row = stored.key, stored.meta
+    try:
+        picture = source.read(key)
+    except BadImage as error:
+        return [f"its source image cannot be read: {error}"]
+    if picture.sha256 != bytes(stored.source["sha256"]):
+        return ["its source image has changed"]
+    try:
+        samples = render(picture.sharp, picture.blurred, look, streams(seed, key, int(row["crop"])))
+    except TooSmall as error:
+        return [str(error)]
+    sample = samples[int(row["id"]) % len(samples)]
+    arrays = sample.images if sample.kernel is None else sample.images | {"kernel": sample.kernel}
+    problems = [
+        f"{name} is not what the plan makes"
+        for name, array in arrays.items()
+        if not np.array_equal(stored.arrays[name], array)
+    ]
+    expected = meta_row(int(row["id"]), int(row["source"]), int(row["crop"]), sample, params)
+    problems += [
+        f"its {name} is {row[name]}, the plan makes {expected[name]}"
+        for name in row.dtype.names
+        if name not in UNCHECKED and not np.array_equal(row[name], expected[name])
+    ]
+    return problems
