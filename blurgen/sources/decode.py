@@ -1,0 +1,331 @@
+"""Encoded image bytes -> (H, W, 3) uint8 sRGB pixels, or a named reason why not.
+
+What is done, in this order: the first frame is decoded; 16 bits become 8 with rounding (``round(v / 257)``); floats are
+taken as linear light in [0, 1] and encoded with the sRGB curve; a colour profile is converted to sRGB, and a broken one
+ignored; alpha is laid over white in encoded values; gray, palette and CMYK become RGB; the EXIF or XMP orientation is
+applied. The gAMA chunk of a PNG is ignored. Nothing is half-read: a file that is cut or corrupt is refused.
+
+Plain 8-bit JPEG and PNG files go through OpenCV, which decodes them up to twice as fast as Pillow to the same pixels;
+everything else goes through Pillow, apart from what only OpenCV reads at its full depth.
+"""
+
+import io
+import os
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from blurgen.sources import BadImage
+from blurgen.sources.header import Header, check_jpeg_data, check_png_data, ran_dry, read_header
+
+MAX_PIXELS = 200_000_000
+MAX_WORKING_BYTES = 800_000_000
+# A second fence behind our own checks; OpenCV reads it when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
+
+_PLAIN = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+# Peak bytes per pixel of a whole decode, our own arrays included: measured, then rounded up.
+_BYTES_PER_PIXEL = {"JPEG2000": 32, "AVIF": 24, "WEBP": 24}
+_PILLOW_BYTES, _DEEP_BYTES, _FLOAT_BYTES = 16, 24, 40
+# What Pillow's readers let escape when a file is malformed.
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    NotImplementedError,
+    struct.error,
+)
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS = 256, 257, 258, 262, 274, 277
+_EXTRA_CHANNELS, _SAMPLE_FORMAT, _ICC_PROFILE = 338, 339, 34675
+_TIFF_TAGS = (
+    _WIDTH,
+    _HEIGHT,
+    _BITS,
+    _PHOTOMETRIC,
+    _ORIENTATION,
+    _CHANNELS,
+    _EXTRA_CHANNELS,
+    _SAMPLE_FORMAT,
+    _ICC_PROFILE,
+)
+_RGB, _ASSOCIATED_ALPHA = 2, 1
+_ROWS_AT_ONCE = 256
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Return the pixels of an encoded image, (H, W, 3) uint8 RGB in sRGB, turned upright.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole file: JPEG (also MPO), PNG, WebP, GIF, BMP, TIFF, PNM, JPEG 2000 or AVIF.
+
+    Raises
+    ------
+    BadImage
+        With the reason ``"empty"``, ``"not-an-image"``, ``"unsupported"``, ``"truncated"``, ``"corrupt"``,
+        ``"too-large"`` (more than 200 megapixels, or more than 800 MB to decode), ``"not-finite"`` or
+        ``"out-of-range"`` (floats beyond [0, 1]).
+
+    Examples
+    --------
+    >>> import cv2
+    >>> decode(cv2.imencode(".png", np.full((2, 3), 7, np.uint8))[1].tobytes()).shape
+    (2, 3, 3)
+    """
+    header = read_header(data)
+    if header.plain:
+        return _decode_plain(data, header)
+    if header.deep:
+        _check_size(header.width, header.height, _DEEP_BYTES)
+        return _decode_deep_png(data)
+    if header.kind == "JPEG":
+        check_jpeg_data(data, header)
+    if header.kind == "PNG":
+        check_png_data(data)
+    return _decode_with_pillow(data, header)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) in px of what `decode` would return, from the header alone; raises `BadImage` likewise.
+
+    ``data`` may be a memory map of the file, of which only the pages with headers are read.
+    """
+    header = read_header(data)
+    width, height, orientation = header.width, header.height, 1
+    if header.kind == "TIFF":
+        tags = _tiff_tags(bytes(data))
+        width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
+    elif not header.plain or header.extras:
+        _check_size(width, height, 3 if header.plain else _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
+        image = _open(bytes(data), header)
+        width, height = image.size
+        orientation = _orientation(image)
+    _check_size(width, height, 3)
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _decode_plain(data: bytes, header: Header) -> np.ndarray:
+    _check_size(header.width, header.height, 3 + 6 * header.progressive + 3 * header.extras)
+    end = check_jpeg_data(data, header) if header.kind == "JPEG" else 0
+    pixels = _imdecode(data, _PLAIN)
+    if end and ran_dry(pixels, data, header, end):
+        raise BadImage("truncated", "the image data of the JPEG end before its last block")
+    if not header.extras:
+        return pixels
+    image = _open(data, header)
+    pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=header.channels == 1)
+    return _turn(pixels, _orientation(image))
+
+
+def _imdecode(data: bytes, flags: int) -> np.ndarray:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise BadImage("corrupt", f"the image cannot be decoded: {error.err}") from error
+    if pixels is None:
+        raise BadImage("corrupt", "the image cannot be decoded: its data are damaged")
+    return pixels
+
+
+def _decode_deep_png(data: bytes) -> np.ndarray:
+    """Return the pixels of a 16-bit PNG, which Pillow would cut to its upper bytes."""
+    image = _open(data, Header("PNG"))
+    stored = _imdecode(data, _AS_STORED)
+    pixels = _flatten_deep(stored, premultiplied=False)
+    pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=image.mode in ("I;16", "LA"))
+    return _turn(pixels, _orientation(image))
+
+
+def _decode_with_pillow(data: bytes, header: Header) -> np.ndarray:
+    _check_size(header.width, header.height, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
+    if header.kind == "TIFF":
+        tags = _tiff_tags(data)
+        _check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
+        deep = _decode_deep_tiff(data, tags)
+        if deep is not None:
+            return deep
+    image = _open(data, header)
+    _check_size(*image.size, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
+    try:
+        image.load()
+        return np.asarray(_upright_rgb(image))
+    except _BOMBS as error:
+        raise _too_large(*image.size) from error
+    except _FAULTS as error:
+        raise _fault(error, header.kind) from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a loaded Pillow image of any mode as RGB in sRGB over white, turned upright."""
+    profile = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImage("unsupported", "32-bit integer pixels have no known range; save the image with 16 bits")
+        image = Image.fromarray(_to_8_bits(values))
+    if image.mode == "F":
+        image = Image.fromarray(_encode_light(np.asarray(image)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        colours = _convert_profile(image.convert("RGB"), profile)
+        return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
+    if image.mode not in ("L", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    return _convert_profile(image, profile)
+
+
+def _tiff_tags(data: bytes) -> dict[int, Any]:
+    """Return the tags of the first page of a TIFF that matter here, as Pillow's values, None where absent."""
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        tags = {tag: directory.get(tag) for tag in _TIFF_TAGS}
+        return tags | {_WIDTH: int(tags[_WIDTH]), _HEIGHT: int(tags[_HEIGHT])}
+    except _FAULTS as error:
+        raise _fault(error, "TIFF") from error
+
+
+def _decode_deep_tiff(data: bytes, tags: Mapping[int, Any]) -> np.ndarray | None:
+    """Return the pixels of a TIFF with several channels of 16 or 32 bits, or None for any other.
+
+    Pillow reads the former cut to 8 bits, and the latter not at all.
+    """
+    bits, form = (tags[_BITS] or (1,))[0], (tags[_SAMPLE_FORMAT] or (1,))[0]
+    if (tags[_CHANNELS] or 1) < 3 or tags[_PHOTOMETRIC] != _RGB or (bits, form) not in ((16, 1), (32, 3)):
+        return None
+    _check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else _DEEP_BYTES)
+    stored = _imdecode(data, _AS_STORED)
+    if form == 3:
+        pixels = cv2.cvtColor(_encode_light(stored[..., :3]), cv2.COLOR_BGR2RGB)
+    else:
+        pixels = _flatten_deep(stored, premultiplied=(tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA)
+    return _turn(_to_srgb(pixels, tags[_ICC_PROFILE]), tags[_ORIENTATION] or 1)
+
+
+def _open(data: bytes, header: Header) -> Image.Image:
+    """Return the Pillow image, its header read and its pixels not."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[header.kind, *(["MPO"] if header.kind == "JPEG" else [])])
+    except _BOMBS as error:
+        raise BadImage("too-large", f"the {header.kind} image is larger than can be decoded; scale it down") from error
+    except UnidentifiedImageError as error:
+        raise BadImage("corrupt", f"the {header.kind} header is damaged, or of a kind that is not supported") from error
+    except _FAULTS as error:
+        raise _fault(error, header.kind) from error
+
+
+def _fault(error: Exception, kind: str) -> BadImage:
+    if isinstance(error, BadImage):
+        return error
+    reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
+    return BadImage(reason, f"the {kind} image cannot be decoded: {error}")
+
+
+def _check_size(width: int, height: int, bytes_per_pixel: int) -> None:
+    if width * height > min(MAX_PIXELS, MAX_WORKING_BYTES // bytes_per_pixel):
+        raise _too_large(width, height)
+
+
+def _too_large(width: int, height: int) -> BadImage:
+    return BadImage("too-large", f"{width} x {height} pixels of this kind need too much memory; scale the image down")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF (or XMP) orientation of an opened image, 1 to 8; a broken one counts as 1, upright."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _FAULTS:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the pixels turned upright, contiguous."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _flatten_deep(stored: np.ndarray, premultiplied: bool) -> np.ndarray:
+    """Return 16-bit pixels, gray, BGR or BGRA, as (H, W, 3) uint8 RGB over white."""
+    stored = stored.reshape(*stored.shape[:2], -1)
+    pixels = np.empty((*stored.shape[:2], 3), np.uint8)
+    for top in range(0, len(stored), _ROWS_AT_ONCE):
+        rows = stored[top : top + _ROWS_AT_ONCE]
+        colours = rows[..., 2::-1].astype(np.uint64)
+        if rows.shape[2] == 4:
+            alpha = rows[..., 3:].astype(np.uint64)
+            if not premultiplied:
+                colours = (colours * alpha + 32767) // 65535
+            colours = np.minimum(colours + 65535 - alpha, 65535)
+        pixels[top : top + _ROWS_AT_ONCE] = _to_8_bits(colours)
+    return pixels
+
+
+def _encode_light(light: np.ndarray) -> np.ndarray:
+    """Return linear light, float in [0, 1], as uint8 sRGB (IEC 61966-2-1)."""
+    if not np.isfinite(light).all():
+        raise BadImage("not-finite", "the image has NaN or infinite pixels")
+    low, high = float(light.min()), float(light.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise BadImage("out-of-range", f"float pixels must be linear light in [0, 1], got {low:.4g} to {high:.4g}")
+    light = np.clip(light, 0, 1)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.rint(255 * encoded).astype(np.uint8)
+
+
+def _to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np.ndarray:
+    """Return (H, W, 3) uint8 pixels converted from an ICC profile to sRGB, in place where that is possible."""
+    transform = profile and _srgb_transform(profile, "L" if gray else "RGB")
+    if not transform:
+        return pixels
+    if gray:
+        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        return np.asarray(ImageCms.applyTransform(ramp, transform))[0].take(pixels[..., 0], axis=0)
+    for top in range(0, len(pixels), _ROWS_AT_ONCE):
+        rows = pixels[top : top + _ROWS_AT_ONCE]
+        rows[:] = ImageCms.applyTransform(Image.fromarray(rows), transform)
+    return pixels
+
+
+def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return a Pillow image as RGB in sRGB."""
+    transform = profile and _srgb_transform(profile, image.mode)
+    return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
+
+
+@lru_cache(maxsize=64)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the conversion of a profile to sRGB, or None where nothing is to convert or the profile is broken."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None
