@@ -199,19 +199,20 @@ def verify_command(path: Path, deep: int | None, src: str | None, root: Path | N
 
 
 @main.command("preview")
-@existing
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default="preview.png", show_default=True, help="The .png to write."
 )
 @click.option(
-    "-n", "count", type=click.IntRange(1), default=6, show_default=True, metavar="N", help="How many samples."
+    "-n", "count", type=click.IntRange(1), default=6, show_default=True, metavar="N", help="Samples of a file."
 )
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Which samples.")
-def preview_command(path: Path, out: Path, count: int, seed: int) -> None:
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Which samples.")
+@click.option("--histogram/--no-histogram", default=True, help="Plot the blur extents below.  [default: on]")
+def preview_command(paths: tuple[Path, ...], out: Path, count: int, seed: int, histogram: bool) -> None:
     """Draw a sheet of samples, sharp | blurred | kernel, and a histogram of blur extents."""
     from blurgen.inspect_shards import preview
 
-    preview(path, out, count, seed)
+    preview(paths, out, count, seed, histogram)
     click.echo(str(out))
 
 

@@ -1,11 +1,10 @@
 """Checks of an installation, each with what was found."""
 
-import importlib.util
 import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +87,10 @@ def _data() -> str:
 
 
 def _torch() -> str:
-    if importlib.util.find_spec("torch") is None:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
         return "not installed; pip install 'blurgen[train]' brings it"
-    import torch
-
-    return f"{torch.__version__}, {'CUDA ' + torch.version.cuda if torch.cuda.is_available() else 'CPU only'}"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

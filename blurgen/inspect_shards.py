@@ -1,5 +1,6 @@
 """What a file of shards holds, in words and as a sheet of pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,27 @@ def describe(path: Path) -> dict[str, Any]:
     return facts
 
 
-def preview(path: Path, out: Path, count: int, seed: int = 0) -> None:
-    """Write a sheet of `count` random samples, sharp | blurred | kernel, and a histogram of blur extents, as PNG."""
-    shards = open_shards(path)
-    order = np.random.default_rng(seed).permutation(len(shards))
-    sheet = sample_sheet([_pictures(shards, index) for index in sorted(order[:count].tolist())])
-    if "kernel" in shards.layout.arrays:
-        extents = [extent_px(shards[int(index)].kernel) for index in order[:MOST_EXTENTS]]
+def preview(paths: Sequence[Path], out: Path, count: int, seed: int = 0, histogram: bool = True) -> None:
+    """Write a sheet of `count` random samples of each file, sharp | blurred | kernel, as PNG.
+
+    With `histogram`, the blur extents of the samples are plotted below.
+
+    Raises
+    ------
+    ValueError
+        Files whose samples do not consist of the same pictures.
+    """
+    rows, extents = [], []
+    for path in paths:
+        shards = open_shards(path)
+        order = np.random.default_rng(seed).permutation(len(shards))
+        rows += [_pictures(shards, index) for index in sorted(order[:count].tolist())]
+        if "kernel" in shards.layout.arrays:
+            extents += [extent_px(shards.read("kernel", int(index))) for index in order[:MOST_EXTENTS]]
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("the files hold different kinds of samples: preview them one by one")
+    sheet = sample_sheet(rows)
+    if histogram and extents:
         sheet = stack(sheet, extent_histogram(extents, sheet.shape[1]))
     write_png(out, sheet)
 

@@ -1,0 +1,119 @@
+"""The house: who may import whom, what a start-up loads, how long files and functions may be."""
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import blurgen
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "blurgen").rglob("*.py")) + sorted((ROOT / "trainers").rglob("*.py"))
+LINES_A_FILE, LINES_A_FUNCTION = 400, 40
+
+# From the front door to the cellar; a room imports only its own floor and those below.
+FLOORS = [
+    {"cli"},
+    {"doctor", "export", "inspect_shards", "preview", "rerender", "torch"},
+    {"pipeline", "plan", "worker"},
+    {"recipes", "shards", "sources"},
+    {"sample"},
+    {"convolve", "sparse"},
+    {"imaging"},
+    {"kernels"},
+    {"raster"},
+    {"jit", "make_options", "options", "progress", "rng"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path):
+    """Yield the dotted names that a file imports, the modules behind ``from package import module`` included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if (ROOT / Path(*full.split("."))).with_suffix(".py").exists() else node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_go_downward(path):
+    room = (*module_name(path).split("."), "")[1]
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if module_name(path).startswith("blurgen"):
+            assert package != "trainers"
+        if package != "blurgen" or room in ("", "__main__") or module_name(path).startswith("trainers"):
+            continue
+        target = rest.split(".")[0]
+        if target in FLOOR:
+            assert FLOOR[target] >= FLOOR[room], f"{room} may not import {target}"
+        assert target != "cli"
+
+
+def test_every_room_has_a_floor():
+    rooms = {(*module_name(path).split("."), "")[1] for path in FILES if module_name(path).startswith("blurgen.")}
+    assert rooms - {"__main__"} == set(FLOOR)
+
+
+def test_only_one_file_imports_torch():
+    importing = {path.name for path in FILES if any(name.split(".")[0] == "torch" for name in imports(path))}
+    assert importing - {"torch.py"} == set() or all(
+        path.parts[-2] != "blurgen" for path in FILES if path.name in importing
+    )
+
+
+def loaded_by(statement):
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print(*sorted(sys.modules))"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return set(shown.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import blurgen", "import blurgen.cli", "import trainers.cli"])
+def test_start_up_loads_nothing_heavy(statement):
+    assert not loaded_by(statement) & {"numpy", "numba", "torch", "h5py", "cv2", "scipy", "matplotlib", "PIL", "joblib"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LINES_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            length = body[-1].end_lineno - body[0].lineno + 1
+            assert length <= LINES_A_FUNCTION, f"{node.name} has {length} lines"
+
+
+def test_public_names_resolve_and_hide_behind_no_module():
+    for name in blurgen.__all__:
+        assert getattr(blurgen, name) is not None
+        assert not (ROOT / "blurgen" / f"{name}.py").exists()
+    assert blurgen.blur.__module__ == "blurgen.convolve"
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'blurr'"):
+        _ = blurgen.blurr
+
+
+def test_datasets_hold_no_code():
+    assert not [path for path in (ROOT / "datasets").rglob("*") if path.suffix != ".toml"]
+
+
+@pytest.mark.parametrize("table", ["blurgen.kernels:KERNELS", "blurgen.sources:READERS"])
+def test_tables_name_what_exists(table):
+    for target in pkgutil.resolve_name(table).values():
+        assert isinstance(pkgutil.resolve_name(target), type)
