@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from blurgen.convolve import convolve
-from blurgen.imaging import Noise, NoNoise, Response, draw_saturation, response, saturate
+from blurgen.convolve import convolve, saturate
+from blurgen.imaging import Noise, NoNoise, Response, draw_saturation, response
 from blurgen.kernels.model import KernelModel
 from blurgen.raster import rasterize
 
