@@ -3,8 +3,10 @@
 from blurgen.shards.files import ShardFile, ShardSample
 from blurgen.shards.layout import META, SOURCE, BadShard, Layout, source_row
 from blurgen.shards.manifest import shard_paths, write_master
+from blurgen.shards.packing import pack
 from blurgen.shards.reading import Shards, open_shards
-from blurgen.shards.writing import shard_bytes, write_atomically, write_shard
+from blurgen.shards.verifying import verify, verify_each
+from blurgen.shards.writing import file_bytes, shard_bytes, write_atomically, write_shard
 
 __all__ = [
     "META",
@@ -14,10 +16,14 @@ __all__ = [
     "ShardFile",
     "ShardSample",
     "Shards",
+    "file_bytes",
     "open_shards",
+    "pack",
     "shard_bytes",
     "shard_paths",
     "source_row",
+    "verify",
+    "verify_each",
     "write_atomically",
     "write_master",
     "write_shard",

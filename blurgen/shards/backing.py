@@ -1,6 +1,7 @@
 """Files for HDF5 to write into that cannot fail under it: an error inside HDF5 can end the interpreter."""
 
 import io
+import os
 
 _PAGE = 1 << 16
 
@@ -62,3 +63,42 @@ class MemoryFile(io.RawIOBase):
             stop = min(count, start + _PAGE - at)
             yield start, stop, page, at
             start = stop
+
+
+class LatchedFile(MemoryFile):
+    """A file on disk that takes every write and keeps the first error for later."""
+
+    def __init__(self, descriptor: int):
+        super().__init__()
+        self.error: OSError | None = None
+        self._descriptor = descriptor
+
+    def truncate(self, size: int) -> int:
+        """Set the size of the file."""
+        self._latched(os.ftruncate, self._descriptor, size)
+        return super().truncate(size)
+
+    def readinto(self, out) -> int:
+        """Fill `out` from the position on, with zeros beyond the end."""
+        view = memoryview(out).cast("B")
+        got = self._latched(os.preadv, self._descriptor, [view], self._position) or 0
+        view[got:] = bytes(len(view) - got)
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data) -> int:
+        """Write `data` at the position."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view) and not self.error:
+            done += self._latched(os.pwrite, self._descriptor, view[done:], self._position + done) or 0
+        self._position += len(view)
+        self.size = max(self.size, self._position)
+        return len(view)
+
+    def _latched(self, call, *arguments):
+        try:
+            return call(*arguments)
+        except OSError as error:
+            self.error = self.error or error
+            return None

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from blurgen.shards.layout import META, BadShard, seal_rows
+from blurgen.shards.layout import META, BadShard, row_checksums, seal_rows
 from blurgen.shards.structure import Region, Structure, chunk_table, parse
 
 
@@ -83,6 +83,14 @@ class ShardFile:
         self._read(memoryview(out.reshape(-1).view(np.uint8)), region.offset + start * region.item_bytes, name)
         return out
 
+    def sealed_rows(self, name: str) -> np.ndarray:
+        """Return all rows of ``/meta``, ``/source`` or ``/manifest``, after comparing each with its checksum."""
+        rows = self.rows(name)
+        bad = np.flatnonzero(rows["row_crc32"] != row_checksums(rows))
+        if len(bad):
+            raise BadShard(f"{self.structure.path}: row {bad[0]} of /{name} does not agree with its checksum")
+        return rows
+
     def item(self, name: str, index: int) -> np.ndarray:
         """Return item `index` of an image or kernel dataset."""
         region = self.structure.regions[name]
@@ -111,8 +119,7 @@ class ShardFile:
     def table(self, name: str) -> np.ndarray:
         """Return offset and stored bytes (n, 2) of the items of a compressed dataset."""
         if name not in self._tables:
-            structure = self.structure
-            self._tables[name] = chunk_table(structure.path, structure.regions[name], structure.identity[0])
+            self._tables[name] = chunk_table(self.structure, name)
         return self._tables[name]
 
     def _inflated(self, region: Region, index: int) -> np.ndarray:
@@ -123,7 +130,7 @@ class ShardFile:
             data = inflater.decompress(self.stored(region.name, index), region.item_bytes + 1)
         except zlib.error as error:
             raise BadShard(f"{where} cannot be decompressed: {error}") from error
-        if len(data) != region.item_bytes or not inflater.eof:
+        if len(data) != region.item_bytes or not inflater.eof or inflater.unused_data:
             raise BadShard(f"{where} does not decompress to the {region.item_bytes} bytes of a sample")
         return np.frombuffer(bytearray(data), region.dtype).reshape(region.shape)
 
@@ -155,7 +162,7 @@ class SourceIndex:
 
     def place(self, file: ShardFile) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of ``/meta`` of `file`, its sources numbered anew, and the sources that are new."""
-        meta, sources = file.rows("meta"), file.rows("source")
+        meta, sources = file.sealed_rows("meta"), file.sealed_rows("source")
         used, first = np.unique(meta["source"], return_index=True)
         if used[-1] >= len(sources):
             raise BadShard(f"{file.structure.path}: a sample names source {used[-1]}, and there are {len(sources)}")

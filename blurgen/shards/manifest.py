@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blurgen.shards.files import ShardFile
-from blurgen.shards.layout import MANIFEST, MASTER, VERSION, BadShard, Layout, row_checksums, seal_rows
+from blurgen.shards.layout import MANIFEST, MASTER, VERSION, BadShard, Layout, seal_rows
 from blurgen.shards.structure import Structure, parse
 from blurgen.shards.writing import as_bytes, sealed_texts, skeleton, write_pieces
 
@@ -53,9 +53,7 @@ def parts(path: Path) -> tuple[list[Part], dict[str, Any]]:
 
 def listed(structure: Structure) -> list[Part]:
     """Return the files that a master lists."""
-    rows = ShardFile(structure.path).rows("manifest")
-    if np.any(rows["row_crc32"] != row_checksums(rows)):
-        raise BadShard(f"{structure.path} is damaged: a row of its manifest does not agree with its checksum")
+    rows = ShardFile(structure.path).sealed_rows("manifest")
     return [_listed(structure.path.parent, row) for row in rows]
 
 
@@ -109,12 +107,17 @@ def write_master(
 
 def continues(file: ShardFile, shared: Structure | None, last: int) -> tuple[Structure, int]:
     """Return the structure that all shards agree with, and the last id, after checking that `file` comes next."""
-    structure, ids = file.structure, file.rows("meta")["id"]
-    if shared and (structure.layout, structure.texts) != (shared.layout, shared.texts):
+    structure, ids = file.structure, file.sealed_rows("meta")["id"]
+    if shared and maker(structure) != maker(shared):
         raise BadShard(f"{structure.path} was made by another plan than {shared.path}: keep one plan to a folder")
     if int(ids[0]) <= last or np.any(ids[1:] <= ids[:-1]):
         raise BadShard(f"{structure.path} has ids that do not ascend after {last}: shards are missing or doubled")
     return shared or structure, int(ids[-1])
+
+
+def maker(structure: Structure) -> tuple:
+    """Return what the files of one set have in common."""
+    return structure.layout, structure.compressed, structure.texts
 
 
 def _row(file: ShardFile, folder: Path) -> tuple:

@@ -56,14 +56,14 @@ class Structure:
     kind: str
     regions: dict[str, Region]
     texts: dict[str, str]
+    attrs: dict[str, Any]
     layout: Layout | None
     identity: tuple[int, ...]
 
     @property
-    def attrs(self) -> dict[str, Any]:
-        """The attributes, decoded from JSON."""
-        values = {name: json.loads(text) for name, text in self.texts.items() if name not in ("format", "attrs_crc32")}
-        return dict(sorted(values.items()))
+    def compressed(self) -> bool:
+        """Whether images and kernels are compressed."""
+        return any(region.offset is None for region in self.regions.values())
 
 
 def parse(path: str | os.PathLike) -> Structure:
@@ -87,30 +87,49 @@ def parse(path: str | os.PathLike) -> Structure:
             regions = {name: _region(file.id, name, identity[0]) for name in names}
         layout = _layout(regions, texts) if kind == FORMAT else None
         _check_regions(kind, regions, layout, identity[0])
-        _check_attrs(texts)
-    return Structure(path, kind, regions, texts, layout, identity)
+        attrs = _attrs(texts)
+    return Structure(path, kind, regions, texts, attrs, layout, identity)
 
 
-def chunk_table(path: Path, region: Region, size: int) -> np.ndarray:
-    """Return offset and stored bytes (n, 2) int64 of the chunks of a compressed dataset, checked."""
-    table = np.zeros((region.count, 2), np.int64)
-    with _refusing(path):
-        with h5py.File(path, "r", locking=False) as file:
-            for index, chunk in enumerate(chunks(h5d.open(file.id, region.name.encode()))):
-                if index >= region.count or chunk.filter_mask or any(chunk.chunk_offset[1:]):
-                    raise BadShard(f"/{region.name} has a chunk too many, or one that is not as long as a sample")
-                table[chunk.chunk_offset[0]] = chunk.byte_offset, chunk.size
-        ends = table.sum(1)
-        if np.any(table[:, 1] <= 0) or np.any(table[:, 1] > 2 * region.item_bytes + 1024) or np.any(ends > size):
-            raise BadShard(f"/{region.name} has chunks that are missing, too long or outside of the file")
-    return table
+def chunk_table(structure: Structure, name: str) -> np.ndarray:
+    """Return offset and stored bytes (n, 2) int64 of the chunks of ``/name``, checked: one for each item.
 
-
-def chunks(dataset) -> list:
-    """Return what HDF5 knows of each stored chunk, in the order of its index."""
+    Raises
+    ------
+    BadShard
+        Chunks that are missing, doubled, too long, overlapping or outside of the file.
+    """
+    region = structure.regions[name]
+    longest = region.item_bytes + (region.item_bytes >> 3) + 1024 if region.offset is None else region.item_bytes
     found: list = []
-    dataset.chunk_iter(found.append)
-    return found
+    with _refusing(structure.path):
+        with h5py.File(structure.path, "r", locking=False) as file:
+            h5d.open(file.id, name.encode()).chunk_iter(found.append)
+        rows = np.array([(*chunk.chunk_offset[:1], chunk.byte_offset, chunk.size) for chunk in found], np.int64)
+        rows = rows[np.argsort(rows[:, 0])]
+        if not np.array_equal(rows[:, 0], np.arange(region.count)) or any(chunk.filter_mask for chunk in found):
+            raise BadShard(f"/{name} does not have one chunk for each of its {region.count} samples")
+        placed = rows[np.argsort(rows[:, 1])]
+        ends = placed[:, 1:].sum(1)
+        if placed[:, 2].min() <= 0 or placed[:, 2].max() > longest:
+            raise BadShard(f"/{name} has a chunk that is short or over-long")
+        if np.any(ends > [*placed[1:, 1], structure.identity[0]]):
+            raise BadShard(f"/{name} has chunks that overlap or reach beyond the end of the file")
+    return rows[:, 1:]
+
+
+def index_problem(structure: Structure, name: str) -> str | None:
+    """Return what is wrong with where HDF5 finds the items of ``/name``, or None."""
+    region = structure.regions[name]
+    try:
+        table = chunk_table(structure, name)
+    except BadShard as error:
+        return str(error)
+    if region.offset is not None:
+        steps = region.offset + region.item_bytes * np.arange(region.count)
+        if not np.array_equal(table[:, 0], steps) or np.any(table[:, 1] != region.item_bytes):
+            return f"the chunks of /{name} do not follow each other"
+    return None
 
 
 def _identity(path: Path) -> tuple[int, ...]:
@@ -164,9 +183,11 @@ def _kind(texts: dict[str, str]) -> str:
     return kind
 
 
-def _check_attrs(texts: dict[str, str]) -> None:
+def _attrs(texts: dict[str, str]) -> dict[str, Any]:
+    """Return the attributes decoded from JSON, after comparing them with their checksum."""
     if texts.get("attrs_crc32") != str(attrs_checksum(texts)):
         raise BadShard("its attributes do not agree with their checksum")
+    return {name: json.loads(texts[name]) for name in sorted(texts) if name not in ("format", "attrs_crc32")}
 
 
 def _names(file) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -22,6 +22,13 @@ _ALIGNMENT = 4096
 _LONGEST_WRITE = 1 << 30
 
 Piece = tuple[int, memoryview]
+
+
+class Draft(NamedTuple):
+    """A file that has not got its name yet."""
+
+    path: Path
+    descriptor: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,11 @@ def shard_pieces(
     return bones.size, bones.pieces + [(bones.offsets[name], as_bytes(array)) for name, array in data.items()]
 
 
+def file_bytes(layout: Layout, samples: int, sources: int, attrs: Mapping[str, Any] | None = None) -> int:
+    """Return the size in bytes of a raw file of so many samples and sources."""
+    return skeleton(shapes(layout, samples, sources), attr_texts(layout, attrs or {})).size
+
+
 def shapes(layout: Layout, samples: int, sources: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Return dataset name -> (shape, dtype) of a shard, in the order of the file."""
     images = {name: ((samples, *item.shape), item.dtype) for name, item in layout.arrays.items()}
@@ -115,6 +127,29 @@ def skeleton(datasets: Mapping[str, tuple[tuple[int, ...], np.dtype]], texts: Ma
         offsets = {name: _place(dataset) for name, dataset in ids.items()}
         del ids
     return Skeleton(memory.pieces(), offsets, memory.size)
+
+
+def deflated(
+    fileobj: MemoryFile,
+    datasets: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+    texts: Mapping[str, str],
+    chunks: Mapping[str, Iterable[bytes]],
+) -> dict[str, int]:
+    """Write a file whose images and kernels are compressed, and return where the other datasets' data belongs.
+
+    `chunks` gives for each compressed dataset its items, compressed already: inside of HDF5 this would run under its
+    lock, one at a time.
+    """
+    with _create(fileobj) as file:
+        _put_attrs(file, texts)
+        tables = {name: item for name, item in datasets.items() if name not in chunks}
+        offsets = {name: _place(_dataset(file, name, *item)) for name, item in tables.items()}
+        for name, stored in chunks.items():
+            dataset = _dataset(file, name, *datasets[name], gzip=True)
+            for index, chunk in enumerate(stored):
+                dataset.write_direct_chunk((index,) + (0,) * (dataset.rank - 1), chunk)
+            del dataset
+    return offsets
 
 
 def attr_texts(layout: Layout, attrs: Mapping[str, Any]) -> dict[str, str]:
@@ -170,13 +205,13 @@ def write_atomically(path: str | os.PathLike, data) -> None:
 
 def write_pieces(path: str | os.PathLike, size: int, pieces: Iterable[Piece]) -> None:
     """Write a file of `size` bytes; parts that no piece covers are zeros. Raises as `atomic_file` does."""
-    with atomic_file(path, size) as descriptor:
+    with atomic_file(path, size) as draft:
         for offset, piece in pieces:
-            write_all(descriptor, piece, offset)
+            write_all(draft.descriptor, piece, offset)
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike, size: int) -> Iterator[int]:
+def atomic_file(path: str | os.PathLike, size: int) -> Iterator[Draft]:
     """Open a new file of `size` bytes that becomes `path` when the block ends well, and is removed when not.
 
     The draft lies in the folder of `path`; its space is reserved first, so that a full disk is known before the work.
@@ -188,18 +223,18 @@ def atomic_file(path: str | os.PathLike, size: int) -> Iterator[int]:
         One sentence in ``strerror``; ``errno`` tells a full disk from a missing right.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with closing_descriptor(descriptor):
                 _reserve(descriptor, size)
-                yield descriptor
+                yield Draft(name, descriptor)
                 os.fsync(descriptor)
-            os.replace(draft, path)
+            os.replace(name, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(draft)
+                os.unlink(name)
             raise
         _sync_folder(path.parent)
     except OSError as error:
@@ -305,15 +340,7 @@ def _place(dataset) -> int:
 def _deflated(
     layout: Layout, arrays: Mapping[str, np.ndarray], meta: np.ndarray, sources: np.ndarray, texts: Mapping[str, str]
 ) -> tuple[int, list[Piece]]:
-    """Return what `shard_pieces` does, with images and kernels compressed here, outside of HDF5's lock."""
     memory, tables = MemoryFile(), {"meta": meta, "source": sources}
-    with _create(memory) as file:
-        _put_attrs(file, texts)
-        offsets = {name: _place(_dataset(file, name, table.shape, table.dtype)) for name, table in tables.items()}
-        for name, array in arrays.items():
-            dataset = _dataset(file, name, array.shape, array.dtype, gzip=True)
-            for index, one in enumerate(array):
-                corner = (index,) + (0,) * (array.ndim - 1)
-                dataset.write_direct_chunk(corner, zlib.compress(one, _GZIP_LEVEL))
-            del dataset
+    chunks = {name: (zlib.compress(one, _GZIP_LEVEL) for one in array) for name, array in arrays.items()}
+    offsets = deflated(memory, shapes(layout, len(meta), len(sources)), texts, chunks)
     return memory.size, memory.pieces() + [(offsets[name], as_bytes(table)) for name, table in tables.items()]
