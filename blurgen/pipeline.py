@@ -241,7 +241,7 @@ def finish(run: Run, options: RunOptions) -> list[Bad]:
         paths.insert(0, run.out)
         bad |= {entry.key: entry for entry in read_bad(run.out)}
     left_out = [bad[key] for key in sorted(bad)]
-    attrs = card(run.plan) | {"bad": left_out}
+    attrs = card(run.plan) | {"range": [0, run.plan.count], "bad": left_out}
     if options.sharded:
         write_master(paths, run.out, attrs)
     else:

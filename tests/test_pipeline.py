@@ -1,0 +1,313 @@
+"""Runs: determinism, resuming, growing, what is left out, and samples rendered again."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from pictures import photo, write_photos
+
+from blurgen.make_options import MakeOptions, RunOptions
+from blurgen.options import Chosen, build
+from blurgen.pipeline import Run, build_all, estimate, make, open_run, pack_shards, shard_folder
+from blurgen.plan import make_plan, options_of, plan_difference
+from blurgen.rerender import compare_samples
+from blurgen.shards import open_shards, verify
+from blurgen.worker import build as build_shard
+
+SERIAL = RunOptions(workers=1)
+SMALL_SHARDS = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("pipeline") / "photos", 10)
+
+
+def options(folder, **fields):
+    values = {"kernel": Chosen("deblurgan", {"length_px": 10.0, "side_px": 3}), "crop": 32, **fields}
+    return MakeOptions(source=Chosen(str(folder)), **values)
+
+
+def made(folder, out, run=SERIAL, **fields):
+    make(make_plan(options(folder, **fields)), out, run)
+    return out
+
+
+def in_small_shards(monkeypatch):
+    monkeypatch.setattr("blurgen.pipeline.shard_capacity", lambda plan, mib: SMALL_SHARDS)
+
+
+def test_every_sample_is_there_and_sound(folder, tmp_path):
+    out = made(folder, tmp_path / "a.h5", per_image=3, lowres=(2,))
+    shards = open_shards(out)
+    assert len(shards) == 30
+    assert verify(out) == []
+    assert set(shards[0].arrays) == {"sharp", "blurred", "kernel", "sharp_x2", "blurred_x2"}
+    assert [sample.id for sample in shards] == list(range(30))
+    assert shards[4].key == "photo01.jpg"
+    assert not shard_folder(out).exists()
+
+
+@pytest.mark.parametrize(("workers", "backend"), [(1, "loky"), (2, "loky"), (2, "threading")])
+def test_same_seed_same_bytes_for_any_workers_and_shards(folder, tmp_path, monkeypatch, workers, backend):
+    whole = made(folder, tmp_path / "whole.h5", per_image=4).read_bytes()
+    in_small_shards(monkeypatch)
+    parts = made(folder, tmp_path / "parts.h5", RunOptions(workers=workers, backend=backend), per_image=4).read_bytes()
+    assert parts == whole
+
+
+def test_another_seed_makes_other_samples(folder, tmp_path):
+    first, second = (open_shards(made(folder, tmp_path / f"{seed}.h5", seed=seed)) for seed in (0, 1))
+    assert not any(np.array_equal(a.blurred, b.blurred) for a, b in zip(first, second, strict=True))
+
+
+def test_stopped_run_continues_to_the_same_bytes(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    whole = made(folder, tmp_path / "whole.h5", per_image=4).read_bytes()
+    out = tmp_path / "stopped.h5"
+    plan = make_plan(options(folder, per_image=4))
+    for job in open_run(plan, out, SERIAL).jobs()[1:3]:
+        build_shard(job)
+    built = []
+    monkeypatch.setattr("blurgen.pipeline.build", lambda job: built.append(job.path.name) or build_shard(job))
+    make(plan, out, SERIAL)
+    assert sorted(built) == ["00000.h5", "00003.h5"]
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "not yet packed"])
+def test_count_may_grow(folder, tmp_path, monkeypatch, packed):
+    in_small_shards(monkeypatch)
+    whole = made(folder, tmp_path / "whole.h5", count=50).read_bytes()
+    out = tmp_path / "grown.h5"
+    plan = make_plan(options(folder, count=20))
+    if packed:
+        make(plan, out, SERIAL)
+    else:
+        list(build_all(open_run(plan, out, SERIAL).jobs(), SERIAL))
+    assert made(folder, out, count=50).read_bytes() == whole
+
+
+def test_adding_an_image_changes_no_other_sample(folder, tmp_path):
+    larger = tmp_path / "photos"
+    shutil.copytree(folder, larger)
+    cv2.imwrite(str(larger / "another.jpg"), photo(99))
+    before = {sample.key: sample for sample in open_shards(made(folder, tmp_path / "a.h5"))}
+    after = {sample.key: sample for sample in open_shards(made(larger, tmp_path / "b.h5"))}
+    assert len(after) == len(before) + 1
+    for key, sample in before.items():
+        assert np.array_equal(sample.blurred, after[key].blurred)
+        assert np.array_equal(sample.kernel, after[key].kernel)
+
+
+def test_finished_output_is_left_alone(folder, tmp_path):
+    out = made(folder, tmp_path / "a.h5")
+    before = out.stat().st_mtime_ns
+    assert make(make_plan(options(folder)), out, SERIAL).done == 10
+    assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "not yet packed"])
+def test_changed_plan_is_refused_with_the_difference(folder, tmp_path, packed):
+    out = tmp_path / "a.h5"
+    plan = make_plan(options(folder))
+    if packed:
+        make(plan, out, SERIAL)
+    else:
+        open_run(plan, out, SERIAL)
+    with pytest.raises(ValueError, match=r"another plan \(crop: 32 -> 40; seed: 0 -> 1\).*--overwrite"):
+        make(make_plan(options(folder, crop=40, seed=1)), out, SERIAL)
+    make(make_plan(options(folder, crop=40)), out, replace(SERIAL, overwrite=True))
+    assert open_shards(out).layout.crop == 40
+
+
+def test_bad_images_leave_gaps_and_are_named(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    mixed = tmp_path / "photos"
+    shutil.copytree(folder, mixed)
+    (mixed / "photo03.jpg").write_bytes(b"<html>")
+    cv2.imwrite(str(mixed / "photo05.jpg"), photo(0, 20, 20))
+    progress = make(make_plan(options(mixed, per_image=2)), tmp_path / "a.h5", SERIAL)
+    assert [(bad.key, bad.reason) for bad in progress.bad] == [
+        ("photo03.jpg", "not-an-image"), ("photo05.jpg", "too-small"),
+    ]  # fmt: skip
+    shards = open_shards(tmp_path / "a.h5")
+    assert [sample.id for sample in shards] == [i for i in range(20) if i not in (6, 7, 10, 11)]
+    assert [bad[0] for bad in shards.attrs["bad"]] == ["photo03.jpg", "photo05.jpg"]
+    assert verify(tmp_path / "a.h5") == []
+
+
+def test_shard_without_a_single_good_image_is_no_obstacle(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("blurgen.pipeline.shard_capacity", lambda plan, mib: 2)
+    mixed = tmp_path / "photos"
+    shutil.copytree(folder, mixed)
+    for number in (2, 3):
+        (mixed / f"photo{number:02d}.jpg").write_bytes(b"")
+    make(make_plan(options(mixed)), tmp_path / "a.h5", SERIAL)
+    assert len(open_shards(tmp_path / "a.h5")) == 8
+
+
+def test_nothing_but_bad_images_is_an_error(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="no image could be read"):
+        make(make_plan(options(tmp_path / "photos")), tmp_path / "a.h5", SERIAL)
+
+
+def test_sharded_output_reads_like_the_packed_one(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    packed = open_shards(made(folder, tmp_path / "packed.h5", per_image=3))
+    master = made(folder, tmp_path / "master.h5", replace(SERIAL, sharded=True), per_image=3)
+    sharded = open_shards(master)
+    assert verify(master) == []
+    for a, b in zip(packed, sharded, strict=True):
+        assert np.array_equal(a.blurred, b.blurred)
+        assert (a.id, a.key) == (b.id, b.key)
+    assert pack_shards(master, tmp_path / "again.h5") == 30
+    assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "packed.h5").read_bytes()
+
+
+def test_exposures_of_a_crop_follow_each_other(folder, tmp_path):
+    shards = open_shards(made(folder, tmp_path / "a.h5", exposure=(0.1, 1.0)))
+    assert len(shards) == 20
+    assert np.array_equal(shards[0].sharp, shards[1].sharp)
+    assert shards.meta["exposure"][:4, 1].tolist() == [0.1, 1.0, 0.1, 1.0]
+    assert np.array_equal(shards.meta["params"][0], shards.meta["params"][1])
+
+
+def test_dying_workers_end_in_one_sentence(folder, tmp_path, monkeypatch):
+    jobs = Run(make_plan(options(folder)), tmp_path / "a.h5", 5).jobs()
+    monkeypatch.setattr("blurgen.pipeline.build", _die)
+    with pytest.raises(RuntimeError, match=r"worker processes died 3 times in a row"):
+        list(build_all(jobs, RunOptions(workers=2)))
+
+
+def _die(job):
+    import os
+
+    os._exit(1)
+
+
+def test_full_disk_is_noticed_before_the_work(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("blurgen.pipeline.bytes_free", lambda path: 1000)
+    with pytest.raises(OSError, match=r"needs [\d,]+ bytes .* 1,000 free"):
+        made(folder, tmp_path / "a.h5")
+
+
+def test_dry_run_states_what_will_be_written(folder, tmp_path):
+    plan = make_plan(options(folder, per_image=5))
+    stated = estimate(plan, tmp_path / "a.h5", SERIAL)
+    made(folder, tmp_path / "a.h5", per_image=5)
+    assert stated["samples"] == 50
+    assert stated["seconds"] > 0
+    assert not shard_folder(tmp_path / "b.h5").exists()
+    assert abs(stated["bytes_needed"] / 2 / (tmp_path / "a.h5").stat().st_size - 1) < 0.1
+
+
+def test_plan_document_reads_back_to_its_options(folder):
+    chosen = options(folder, noise=Chosen("poisson-gaussian", {"photons": 100.0}), scale_mean=40.0, lowres=(2,))
+    document = json.loads(json.dumps(make_plan(chosen).document))
+    again = options_of(document)
+    assert replace(again, source=chosen.source, count=None) == chosen
+
+
+def test_plan_difference_names_fields_and_lets_count_grow():
+    assert plan_difference({"count": 3, "a": {"b": 1}}, {"count": 5, "a": {"b": 2}}) == ["a.b: 1 -> 2"]
+    assert plan_difference({"count": 5}, {"count": 3}) == ["count: 5 -> 3"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"crop": 0}, "crop must be at least 1"),
+        ({"exposure": [0.0]}, r"exposure must be in \(0, 1\]"),
+        ({"exposure": [1.5]}, r"exposure must be in \(0, 1\]"),
+        ({"crop": 33, "lowres": [2]}, "divide the crop of 33 px"),
+        ({"scale_std": 5.0}, "needs --scale-mean"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"count": 0}, "count must be at least 1"),
+        ({"small": "drop"}, "small must be one of skip, scale"),
+    ],
+)
+def test_impossible_options_are_refused(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(MakeOptions, {"source": "text", **fields})
+
+
+@pytest.mark.parametrize(("fields", "sentence"), [({"workers": 0}, "workers"), ({"shard_mib": 200}, "shard_mib")])
+def test_impossible_run_options_are_refused(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build(RunOptions, fields)
+
+
+class TestRerender:
+    @pytest.fixture
+    def source(self, folder, tmp_path):
+        shutil.copytree(folder, tmp_path / "photos")
+        return tmp_path / "photos"
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {},
+            {"exposure": (0.1, 0.5), "lowres": (2, 4), "noise": Chosen("realblur"), "saturation": True},
+            {"scale_mean": 32.0, "scale_std": 8.0, "resize_short": 60, "per_image": 3},
+        ],
+    )
+    def test_finds_nothing_in_a_sound_file(self, source, tmp_path, fields):
+        out = made(source, tmp_path / "a.h5", **fields)
+        assert compare_samples(out, 99, str(source), None, 0) == []
+
+    def test_finds_a_changed_source_byte(self, source, tmp_path):
+        out = made(source, tmp_path / "a.h5")
+        image = bytearray((source / "photo04.jpg").read_bytes())
+        image[-20] ^= 1
+        (source / "photo04.jpg").write_bytes(image)
+        problems = compare_samples(out, 99, str(source), None, 0)
+        assert len(problems) == 1
+        assert "photo04.jpg" in problems[0]
+
+    def test_finds_a_missing_source(self, source, tmp_path):
+        out = made(source, tmp_path / "a.h5")
+        (source / "photo04.jpg").unlink()
+        (problem,) = compare_samples(out, 99, str(source), None, 0)
+        assert "cannot be read" in problem
+
+    @pytest.mark.parametrize("change", ["crop", "seed", "kernel"])
+    def test_finds_a_changed(self, source, tmp_path, monkeypatch, change):
+        """A file that was made with something else than its plan says, all checksums right."""
+        plan = make_plan(options(source))
+        document = dict(plan.document)
+        if change == "seed":
+            monkeypatch.setattr("blurgen.pipeline.card", lambda p: {**_card(p), "plan": {**document, "seed": 5}})
+        elif change == "crop":
+            draw = plan.look.rule.draw
+            monkeypatch.setattr("blurgen.sample.CropRule.draw", lambda self, *a: draw(*a)._replace(y=1))
+        else:
+            monkeypatch.setattr("blurgen.sample.rasterize", _other_kernel)
+        make(plan, tmp_path / "a.h5", SERIAL)
+        monkeypatch.undo()
+        assert verify(tmp_path / "a.h5") == []
+        problems = compare_samples(tmp_path / "a.h5", 99, str(source), None, 0)
+        assert problems
+        assert any({"crop": "y", "seed": "x", "kernel": "kernel"}[change] in problem for problem in problems)
+
+
+def _card(plan):
+    return {
+        "licence": {"source": plan.source.name, "licence": "", "author": ""},
+        "blurgen": "0",
+    }
+
+
+def _other_kernel(path, side, weights, exposure):
+    from blurgen.raster import rasterize
+
+    kernel, shift = rasterize(path, side, weights, exposure)
+    kernel = kernel.copy()
+    first, second = np.flatnonzero(kernel)[:2]
+    kernel.flat[first], kernel.flat[second] = kernel.flat[second], kernel.flat[first]
+    return kernel, shift
