@@ -1,0 +1,124 @@
+"""What every kernel model is: parameters in a frozen dataclass, and one random trajectory a call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from blurgen.raster import checked_side, rasterize
+
+MAX_LENGTH_PX = 1e6
+
+
+class Trajectory(NamedTuple):
+    """One motion of the camera.
+
+    Attributes
+    ----------
+    path : ndarray of float64, shape (n, 2)
+        Positions (x, y) in px of the source image.
+    weights : ndarray of float64, shape (n - 1,), or None
+        Time spent in each segment; None where all take the same time.
+    params : dict of str to float
+        What was drawn, by the names in the model's PARAMS.
+    """
+
+    path: np.ndarray
+    weights: np.ndarray | None
+    params: dict[str, float]
+
+
+class Drawn(NamedTuple):
+    """One trajectory and its kernel.
+
+    Attributes
+    ----------
+    path, weights, params
+        Those of `Trajectory`.
+    kernel : ndarray of float32, shape (k, k)
+        Non-negative, sum 1, k odd.
+    shift : ndarray of float64, shape (2,)
+        ``path + shift`` is measured in px from the centre pixel of the kernel.
+    """
+
+    path: np.ndarray
+    weights: np.ndarray | None
+    kernel: np.ndarray
+    shift: np.ndarray
+    params: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelModel:
+    """A law of random trajectories.
+
+    Parameters
+    ----------
+    side_px : int
+        Least side of the kernels in px, positive and odd; a larger trajectory gets a larger kernel.
+    """
+
+    PARAMS: ClassVar[tuple[str, ...]] = ()
+
+    side_px: int = 65
+
+    def __post_init__(self) -> None:
+        checked_side(self.side_px)
+
+    def _check(self, name: str, least: float, most: float, several: bool = False) -> None:
+        """Raise ValueError unless a field is None or in [least, most]; `several` allows a sequence to draw from."""
+        value = getattr(self, name)
+        if several and isinstance(value, (list, tuple)):
+            object.__setattr__(self, name, tuple(value))
+        else:
+            value = () if value is None else (value,)
+        if not all(isinstance(choice, Real) and least <= choice <= most for choice in value):
+            raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {getattr(self, name)!r}")
+
+    def trajectory(self, rng: np.random.Generator) -> Trajectory:
+        """Return one random trajectory."""
+        raise NotImplementedError
+
+    def reach_px(self) -> float:
+        """Return twice the largest distance, along x or y, of any trajectory from its barycentre, in px.
+
+        It holds for every draw and every exposure, so that a kernel of the next odd side above ``reach_px() + 3``
+        always holds the barycentred path.
+        """
+        raise NotImplementedError
+
+    def path(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the positions (x, y) of one random trajectory, float64 (n, 2), in px."""
+        return self.trajectory(rng).path
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        exposure: tuple[float, float] = (0.0, 1.0),
+        anchor: str = "barycentre",
+    ) -> Drawn:
+        """Return one random trajectory with its kernel; `exposure` and `anchor` are those of `rasterize`."""
+        path, weights, params = self.trajectory(rng)
+        kernel, shift = rasterize(path, self.side_px, weights, exposure, anchor)
+        return Drawn(path, weights, kernel, shift, params)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Return one random kernel, float32 (k, k), non-negative, sum 1, barycentre on the centre pixel."""
+        return self.sample(rng).kernel
+
+    def draw_each(self, rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
+        """Return ``draw(rng)`` for every generator; a model overrides it where many at once are faster."""
+        return [self.draw(rng) for rng in rngs]
+
+
+def choose(values: float | tuple[float, ...], uniform: float) -> float:
+    """Return the element of a tuple that a uniform number in [0, 1) picks; a number is itself."""
+    return values[int(uniform * len(values))] if isinstance(values, tuple) else values
+
+
+def scaled_to_length(path: np.ndarray, length_px: float) -> np.ndarray:
+    """Return a copy of `path` (n, 2) that starts at the origin and has the arc length `length_px`."""
+    path = path - path[0]
+    return path * (length_px / np.hypot(*np.diff(path, axis=0).T).sum())
