@@ -1,0 +1,191 @@
+"""Images in a .zip or .tar file, read one by one without unpacking it into a folder."""
+
+import bz2
+import gzip
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import IO, ClassVar, Protocol
+
+from blurgen.sources import BadImage, Entry, Picture
+from blurgen.sources.decode import decode, image_size
+from blurgen.sources.folder import EVERYTHING, MAX_FILE_BYTES
+from blurgen.sources.keys import decode_key, encode_member, group_of, is_data_name, is_image_name, matches
+
+ZIP_SUFFIXES = (".zip",)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# Images hardly shrink any more: what unpacks to more than this is a bomb.
+_MAX_RATIO = 100
+
+
+@dataclass(frozen=True)
+class ArchiveSource:
+    """The images in one archive, with keys of the form ``archive!member``.
+
+    A compressed tar can only be read from its start, so every process unpacks it once into a temporary file without a
+    name. Members that are links, encrypted, larger than 400 MB, or named by an absolute path or through ``..``, are
+    listed and refused.
+
+    Parameters
+    ----------
+    path : str
+        The archive.
+    globs, group, splits
+        As in `blurgen.sources.folder.FolderSource`, for the names of the members.
+    name, licence, author : str
+        What the shards say of the images.
+    """
+
+    SETTINGS: ClassVar[tuple[str, ...]] = ("group", "licence", "author")
+
+    path: str
+    globs: tuple[tuple[str, str], ...] = EVERYTHING
+    group: str = ""
+    splits: tuple[str, ...] = ()
+    name: str = "archive"
+    licence: str = ""
+    author: str = ""
+
+    def entries(self, count: int | None = None) -> list[Entry]:
+        """Return all entries, sorted by key; `count` changes nothing."""
+        found: dict[str, Entry] = {}
+        archive = os.path.basename(self.path)
+        for member in _archive(self.path).members:
+            split = self._split(member)
+            if split is None or (self.splits and split not in self.splits):
+                continue
+            key = encode_member(archive, member)
+            found.setdefault(key, Entry(key, group_of(key, self.group), split))
+        return [found[key] for key in sorted(found)]
+
+    def read(self, key: str) -> Picture:
+        """Return the picture with a key; raises `BadImage`."""
+        data = self._bytes(key)
+        return Picture(decode(data), None, sha256(data).digest())
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Return (width, height) in px of what `read` would return; raises `BadImage`."""
+        return image_size(self._bytes(key))
+
+    def has_images(self) -> bool:
+        """Return whether there is anything to list."""
+        return any(self._split(member) is not None for member in _archive(self.path).members)
+
+    def _split(self, member: str) -> str | None:
+        """Return the split of a member, or None for one that is not asked for."""
+        parts = member.split("/")
+        if not is_image_name(member) or not all(part == ".." or is_data_name(part) for part in parts):
+            return None
+        return next((split for split, pattern in self.globs if matches(parts, pattern.split("/"))), None)
+
+    def _bytes(self, key: str) -> bytes:
+        member = decode_key(key).partition("!")[2] if "!" in key else ""
+        parts = member.split("/")
+        if member.startswith("/") or ".." in parts:
+            raise BadImage("unsafe-name", "a member of an archive must not have an absolute path, or one with '..'")
+        return _archive(self.path).read(member)
+
+
+class _Archive(Protocol):
+    """The names of an open archive's members, and how to read one."""
+
+    members: Mapping[str, object]
+
+    def read(self, member: str) -> bytes: ...
+
+
+class _Zip:
+    """An open zip file."""
+
+    def __init__(self, path: str):
+        self._file = zipfile.ZipFile(path)
+        self.members = {_plain(info.filename): info for info in self._file.infolist() if not info.is_dir()}
+
+    def read(self, member: str) -> bytes:
+        info = self.members.get(member)
+        if info is None:
+            raise BadImage("vanished", "the archive has no such member any more")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise BadImage("not-a-file", "the member of the archive is a link")
+        if info.flag_bits & 1:
+            raise BadImage("unsupported", "the member of the archive is encrypted; unpack it")
+        _check_member_size(info.file_size)
+        try:
+            return self._file.read(info)
+        except NotImplementedError as error:
+            raise BadImage("unsupported", f"the member of the archive cannot be unpacked: {error}") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise BadImage("corrupt", f"the member of the archive is damaged: {error}") from error
+
+
+class _Tar:
+    """An open tar file, uncompressed or unpacked."""
+
+    def __init__(self, path: str):
+        self._file = open(path, "rb") if path.lower().endswith(".tar") else _unpacked(path)  # noqa: SIM115
+        with tarfile.open(fileobj=self._file, mode="r:") as tar:
+            self.members = {_plain(info.name): info for info in tar if not info.isdir()}
+
+    def read(self, member: str) -> bytes:
+        info = self.members.get(member)
+        if info is None:
+            raise BadImage("vanished", "the archive has no such member any more")
+        if not info.isreg() or info.issparse():
+            raise BadImage("not-a-file", "the member of the archive is a link, a device, or sparse")
+        _check_member_size(info.size)
+        # pread moves no file offset, so that threads do not disturb each other.
+        data = os.pread(self._file.fileno(), info.size, info.offset_data)
+        if len(data) < info.size:
+            raise BadImage("truncated", "the archive ends within its member")
+        return data
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str, process: int) -> _Archive:
+    """Return the open archive; by process, since a forked child would share its parent's file offset."""
+    try:
+        return _Zip(path) if path.lower().endswith(ZIP_SUFFIXES) else _Tar(path)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"an archive must be a whole .zip or .tar file, but {path} is damaged: {error}") from error
+
+
+def _archive(path: str) -> _Archive:
+    return _opened(path, os.getpid())
+
+
+def _plain(name: str) -> str:
+    """Return a member's name without the leading ``./`` that tar likes."""
+    return name.removeprefix("./")
+
+
+def _check_member_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise BadImage("too-large", f"a file must have at most {MAX_FILE_BYTES} bytes, got {size}")
+
+
+def _unpacked(path: str) -> IO[bytes]:
+    """Return a temporary file, without a name, that holds what a compressed tar unpacks to.
+
+    Raises
+    ------
+    ValueError
+        If that is more than 100 times as large as the archive.
+    """
+    openers = {"gz": gzip.open, "tgz": gzip.open, "bz2": bz2.open, "tbz2": bz2.open, "xz": lzma.open, "txz": lzma.open}
+    limit = _MAX_RATIO * os.path.getsize(path)
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115
+    with openers[path.lower().rpartition(".")[2]](path, "rb") as packed:
+        while block := packed.read(1 << 20):
+            if unpacked.tell() > limit:
+                raise ValueError(f"{path} unpacks to more than {_MAX_RATIO} times its size; unpack it by hand")
+            unpacked.write(block)
+    unpacked.seek(0)
+    return unpacked

@@ -1,0 +1,101 @@
+"""Keys: names of images that fit into fixed-size ASCII fields, and the rules that find and group them.
+
+A key is the path of an image relative to its source, with ``/`` between the parts and everything but printable ASCII
+percent-encoded, so that line breaks, bytes that are no UTF-8 and names of any script come back exactly.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from fnmatch import translate
+from functools import lru_cache
+from hashlib import blake2b
+from urllib.parse import quote, unquote_to_bytes
+
+from blurgen.sources import BadImage
+
+MAX_KEY_BYTES = 512
+# ``!`` divides an archive from its member, and a backslash means a folder elsewhere.
+_AS_THEY_ARE = "".join(set(map(chr, range(0x20, 0x7F))) - set("%!\\"))
+# Never made by encoding: marks a key that was cut, which cannot be read back.
+_CUT = "%~"
+_IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".hif"}
+)
+_NOT_DATA = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "lost+found"})
+
+
+def encode_key(path: str) -> str:
+    r"""Return the key of a relative path, cut and marked where it is longer than 512 bytes.
+
+    Examples
+    --------
+    >>> encode_key("scene 1/caf\u00e9.png")
+    'scene 1/caf%C3%A9.png'
+    """
+    return _limited(_quoted(path))
+
+
+def encode_member(archive: str, member: str) -> str:
+    """Return the key of a member of an archive, ``archive!member``."""
+    return _limited(f"{_quoted(archive)}!{_quoted(member)}")
+
+
+def _quoted(path: str) -> str:
+    return quote(os.fsencode(path), safe=_AS_THEY_ARE)
+
+
+def _limited(key: str) -> str:
+    if len(key) <= MAX_KEY_BYTES:
+        return key
+    digest = blake2b(key.encode(), digest_size=8).hexdigest()
+    return key[: MAX_KEY_BYTES - len(_CUT) - len(digest)] + _CUT + digest
+
+
+def decode_key(key: str) -> str:
+    """Return the path behind a key; raises `BadImage` (``"key-too-long"``) for one that was cut."""
+    if _CUT in key:
+        raise BadImage("key-too-long", f"the path must have at most {MAX_KEY_BYTES} bytes once encoded; shorten it")
+    return os.fsdecode(unquote_to_bytes(key))
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name ends like an image's; what the file holds is for the decoder to say."""
+    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES
+
+
+def is_data_name(name: str) -> bool:
+    """Return whether a file or folder is the user's, not hidden and not left behind by a system."""
+    return not name.startswith(".") and name not in _NOT_DATA
+
+
+@lru_cache(maxsize=1024)
+def name_pattern(part: str) -> re.Pattern:
+    """Return the compiled form of one part of a glob, such as ``*.png``; upper and lower case count as equal."""
+    return re.compile(translate(part), re.IGNORECASE)
+
+
+def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a glob, where ``**`` stands for any number of folders."""
+    if not pattern or not parts:
+        return not pattern and not parts
+    if pattern[0] == "**":
+        return matches(parts, pattern[1:]) or matches(parts[1:], pattern)
+    return name_pattern(pattern[0]).match(parts[0]) is not None and matches(parts[1:], pattern[1:])
+
+
+def group_of(key: str, pattern: str) -> str:
+    r"""Return the group of an image: what the groups of the regular expression match in its key, or all it matches.
+
+    A key that it does not match, and every key where there is no pattern, is a group of its own.
+
+    Examples
+    --------
+    >>> group_of("train/GOPR0372_07_00/sharp/000047.png", r"^(\w+)/(\w+)/")
+    'train/GOPR0372_07_00'
+    """
+    match = re.search(pattern, key) if pattern else None
+    if match is None:
+        return key
+    return "/".join(part for part in match.groups() if part) or match[0] or key
