@@ -150,13 +150,23 @@ class _Taps(NamedTuple):
 
 
 def _taps(kernel: np.ndarray) -> _Taps:
-    flipped = kernel[::-1, ::-1]
-    centre = [side // 2 for side in kernel.shape]
-    rows = np.append(np.flatnonzero(flipped.any(axis=1)), centre[0])
-    columns = np.append(np.flatnonzero(flipped.any(axis=0)), centre[1])
-    top, left = rows.min(), columns.min()
-    values = np.ascontiguousarray(flipped[top : rows.max() + 1, left : columns.max() + 1], np.float32)
-    return _Taps(values, int(centre[0] - top), int(centre[1] - left))
+    rows, columns = kernel.shape
+    top, bottom, left, right = _reach(kernel)
+    values = kernel[rows // 2 - top : rows // 2 + bottom + 1, columns // 2 - left : columns // 2 + right + 1]
+    return _Taps(np.ascontiguousarray(values[::-1, ::-1], np.float32), bottom, right)
+
+
+@njit(nogil=True)
+def _reach(kernel):
+    """Return how many pixels up, down, left and right of the centre the non-zeros of a kernel reach."""
+    row, column = kernel.shape[0] // 2, kernel.shape[1] // 2
+    top = bottom = left = right = 0
+    for y in range(kernel.shape[0]):
+        for x in range(kernel.shape[1]):
+            if kernel[y, x] != 0:
+                top, bottom = max(top, row - y), max(bottom, y - row)
+                left, right = max(left, column - x), max(right, x - column)
+    return top, bottom, left, right
 
 
 def _rows(image: np.ndarray) -> np.ndarray:
@@ -177,21 +187,21 @@ def _canvas(
     fill(canvas[taps.row : taps.row + height, taps.column * channels : taps.column * channels + shape[1]])
     rows = beyond(np.arange(tall) - taps.row, height) + taps.row
     columns = beyond(np.arange(wide) - taps.column, width) + taps.column
-    _surround(canvas, rows, columns, channels)
+    _surround(canvas, rows, columns, taps.row, taps.column, height, width)
     return canvas
 
 
 @njit(nogil=True)
-def _surround(canvas, rows, columns, channels):
-    """Copy into the border of `canvas` the pixels at `rows` and `columns`, which point to themselves inside."""
-    for y in range(rows.size):
-        if rows[y] == y:
-            for x in range(columns.size):
-                if columns[x] != x:
-                    for c in range(channels):
-                        canvas[y, x * channels + c] = canvas[y, columns[x] * channels + c]
-    for y in range(rows.size):
-        if rows[y] != y:
+def _surround(canvas, rows, columns, top, left, height, width):
+    """Copy into the border of `canvas` around height x width pixels those that `rows` and `columns` point to."""
+    channels = canvas.shape[1] // columns.size
+    for y in range(top, top + height):
+        for side in (range(left), range(left + width, columns.size)):
+            for x in side:
+                for c in range(channels):
+                    canvas[y, x * channels + c] = canvas[y, columns[x] * channels + c]
+    for side in (range(top), range(top + height, rows.size)):
+        for y in side:
             canvas[y] = canvas[rows[y]]
 
 

@@ -43,7 +43,7 @@ class Response(ABC):
             The image has another dtype.
         """
         light = np.empty(image.shape, np.float32)
-        rows = (len(image), image.size // max(len(image), 1))
+        rows = (len(image), -1) if image.ndim > 1 else (1, -1)
         self.write_light(image.reshape(rows), light.reshape(rows))
         return light
 
@@ -73,7 +73,7 @@ class Response(ABC):
         """
         dtype = np.dtype(dtype)
         if dtype in LEVELS:
-            return _codes(self, dtype).quantise(linear)
+            return _codes(self, dtype).quantise(linear, dtype)
         if dtype in _FLOATS:
             return self.encode(np.clip(linear, 0, 1).astype(np.float64)).astype(dtype)
         raise ValueError(f"an image must be uint8, uint16, float32 or float64, got {dtype}")

@@ -15,6 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from blurgen.jit import njit
+from blurgen.simd import Vectors, unpacked
 
 _ROWS = 8  # of a block: as many accumulators as hide the latency of a multiply-add
 _LANES = 16  # float32 of an accumulator: one AVX-512 register, two of AVX2
@@ -158,27 +159,24 @@ def _emit_block(typing_context, source, at, stride, starts, weights, ends, out, 
     signature = types.void(source, at, stride, starts, weights, ends, out, out_at, out_stride)
 
     def codegen(context, builder, signature, args):
-        def pointer(i):
-            return context.make_array(signature.args[i])(context, builder, args[i]).data
-
-        block = _Block(builder, builder.gep(pointer(0), [args[1]]), args[2])
-        block.add_runs(pointer(3), pointer(4), pointer(5))
-        block.store(builder.gep(pointer(6), [args[7]]), args[8])
+        source, at, stride, starts, weights, ends, out, out_at, out_stride = unpacked(context, builder, signature, args)
+        block = _Block(builder, builder.gep(source, [at]), stride)
+        block.add_runs(starts, weights, ends)
+        block.store(builder.gep(out, [out_at]), out_stride)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 class _Block:
-    """Emits the instructions for one block: its accumulators, and vectors loaded relative to its first pixel."""
-
-    _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
+    """Emits the instructions for one block: its accumulators, and what is added to them."""
 
     def __init__(self, builder: ir.IRBuilder, source: ir.Value, stride: ir.Value):
         self.builder, self.source = builder, source
+        self.vectors = Vectors(builder, _LANES)
         self.index = stride.type
         self.row_offsets = [builder.mul(stride, self.index(row)) for row in range(_ROWS + _LONGEST_RUN - 1)]
-        zeros = ir.Constant(self._VECTOR, [0.0] * _LANES)
+        zeros = self.vectors.constant(ir.FloatType(), 0.0)
         self.sums = [cgutils.alloca_once_value(builder, zeros) for _ in range(_ROWS)]
 
     def add_runs(self, starts: ir.Value, weights: ir.Value, ends: ir.Value) -> None:
@@ -192,11 +190,13 @@ class _Block:
 
     def _add_run(self, pixel: ir.Value, weights: ir.Value, length: int) -> None:
         builder = self.builder
-        factors = [self._broadcast(builder.load(builder.gep(weights, [self.index(t)]))) for t in range(length)]
+        factors = [builder.load(builder.gep(weights, [self.index(t)])) for t in range(length)]
+        factors = [self.vectors.broadcast(factor) for factor in factors]
         sums = [builder.load(total) for total in self.sums]
         for source_row in range(_ROWS + length - 1):
-            pixels = builder.load(self._vector_at(pixel, self.row_offsets[source_row]), align=4)
+            pixels = self.vectors.load(pixel, self.row_offsets[source_row])
             for t in range(max(0, source_row - _ROWS + 1), min(length, source_row + 1)):
+                # "contract" allows to fuse the two; all pixels go through these same instructions.
                 product = builder.fmul(pixels, factors[t], flags=("contract",))
                 sums[source_row - t] = builder.fadd(product, sums[source_row - t], flags=("contract",))
         for total, slot in zip(sums, self.sums, strict=True):
@@ -204,14 +204,4 @@ class _Block:
 
     def store(self, out: ir.Value, stride: ir.Value) -> None:
         for row, total in enumerate(self.sums):
-            target = self._vector_at(out, self.builder.mul(stride, self.index(row)))
-            self.builder.store(self.builder.load(total), target, align=4)
-
-    def _vector_at(self, base: ir.Value, offset: ir.Value) -> ir.Value:
-        return self.builder.bitcast(self.builder.gep(base, [offset]), self._VECTOR.as_pointer())
-
-    def _broadcast(self, scalar: ir.Value) -> ir.Value:
-        undefined = ir.Constant(self._VECTOR, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.IntType(32)(0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-        return self.builder.shuffle_vector(first, undefined, lanes)
+            self.vectors.store(self.builder.load(total), out, self.builder.mul(stride, self.index(row)))
