@@ -1,0 +1,1 @@
+"""Dead-leaves scenes: what the source `leaves` renders."""
