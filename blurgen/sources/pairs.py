@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar
@@ -16,7 +16,8 @@ class PairsSource:
     """Pairs of a blurred and a sharp image of one scene.
 
     Two images are a pair when their keys are equal after everything that `pair` matches is cut out of both. Several
-    blurred images may share a sharp one. The key of a pair is that of its blurred image; its group and split, too.
+    blurred images may share a sharp one. The key and split of a pair are those of its blurred image, the group is that
+    of its sharp one.
     Where both sides exist, an image without a partner is listed and refused; where there is only one, all are good.
 
     Parameters
@@ -89,13 +90,16 @@ def _index(source: PairsSource) -> _Index:
     if not sharp or not blurred:
         return _Index("sharp" if sharp else "blurred", tuple(sharp or blurred), {})
     cut = re.compile(source.pair)
-    partners: dict[str, str] = {}
+    partners: dict[str, Entry] = {}
     for entry in sharp:
-        partners.setdefault(cut.sub("", entry.key), entry.key)
-    sharp_of = {entry.key: partners[identity] for entry in blurred if (identity := cut.sub("", entry.key)) in partners}
+        partners.setdefault(cut.sub("", entry.key), entry)
+    partner_of = {entry: partners.get(cut.sub("", entry.key)) for entry in blurred}
+    # Blurred images of one sharp one show one scene, which only the sharp side knows where no rule says it.
+    pairs = [replace(entry, group=partner.group) if partner else entry for entry, partner in partner_of.items()]
+    sharp_of = {entry.key: partner.key for entry, partner in partner_of.items() if partner}
     used = set(sharp_of.values())
-    alone = tuple(entry for entry in sharp if entry.key not in used)
-    return _Index("both", (*blurred, *alone), sharp_of)
+    alone = [entry for entry in sharp if entry.key not in used]
+    return _Index("both", (*pairs, *alone), sharp_of)
 
 
 def _check_equal_sizes(sharp: tuple[int, int], blurred: tuple[int, int]) -> None:
