@@ -153,7 +153,7 @@ def _taps(kernel: np.ndarray) -> _Taps:
     rows, columns = kernel.shape
     top, bottom, left, right = _reach(kernel)
     values = kernel[rows // 2 - top : rows // 2 + bottom + 1, columns // 2 - left : columns // 2 + right + 1]
-    return _Taps(np.ascontiguousarray(values[::-1, ::-1], np.float32), bottom, right)
+    return _Taps(np.ascontiguousarray(values[::-1, ::-1]), bottom, right)
 
 
 @njit(nogil=True)
@@ -239,7 +239,7 @@ BACKENDS = {"sparse": correlate_sparse, "dense": _correlate_dense}
 
 
 def _checked_kernel(kernel: np.ndarray) -> np.ndarray:
-    kernel = np.asarray(kernel)
+    kernel = np.ascontiguousarray(kernel, np.float32)
     if kernel.ndim != 2 or not all(side % 2 for side in kernel.shape):
         raise ValueError(f"a kernel must be two-dimensional with odd sides, got {kernel.shape}")
     if not np.isfinite(kernel).all():
