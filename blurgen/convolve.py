@@ -26,6 +26,9 @@ BORDERS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "wrap": lambda index, n: index % n,
 }
 
+# What one point of an FFT costs per doubling, in multiply-adds of the sparse back-end: `benchmarks/blur.py --fit`.
+_TAPS_PER_FFT_STEP = 21.0
+
 
 def blur(
     image: np.ndarray,
@@ -219,20 +222,30 @@ def _correlate(
 
 
 def _sparse_is_faster(taps: np.ndarray, shape: tuple[int, int], channels: int) -> bool:
-    return np.count_nonzero(taps) < 800
+    height, width = shape[0], shape[1] // channels
+    points = np.prod(_fft_size(height + taps.shape[0] - 1, width + taps.shape[1] - 1), dtype=float)
+    return np.count_nonzero(taps) * height * width < _TAPS_PER_FFT_STEP * points * np.log2(points)
+
+
+def _fft_size(height: int, width: int) -> tuple[int, int]:
+    return scipy.fft.next_fast_len(height), scipy.fft.next_fast_len(width, real=True)
 
 
 def _correlate_dense(source: np.ndarray, origin: int, taps: np.ndarray, channels: int, out: np.ndarray) -> None:
     """Write the sums of taps times source by FFT; arguments as of `correlate_sparse`."""
     height, width = out.shape[0], out.shape[1] // channels
-    top, left = divmod(origin, source.shape[1])
     tall, wide = height + taps.shape[0] - 1, width + taps.shape[1] - 1
+    top, left = divmod(origin, source.shape[1])
     pixels = source[top : top + tall, left : left + wide * channels].reshape(tall, wide, channels)
-    size = [scipy.fft.next_fast_len(side, real=True) for side in (tall, wide)]
-    spectrum = scipy.fft.rfft2(np.moveaxis(pixels, 2, 0), size)
-    spectrum *= scipy.fft.rfft2(taps, size).conj()
-    sums = scipy.fft.irfft2(spectrum, size, overwrite_x=True)[:, :height, :width]
-    out.reshape(height, width, channels)[:] = np.moveaxis(sums, 0, 2)
+    sums = out.reshape(height, width, channels)
+    # Row by row first: rows of zeros below the kernel and rows of sums beyond the output are never transformed.
+    rows, columns = _fft_size(tall, wide)
+    factors = scipy.fft.fft(scipy.fft.rfft(taps, columns), rows, axis=0).conj()
+    for channel in range(channels):
+        spectrum = scipy.fft.fft(scipy.fft.rfft(pixels[..., channel], columns), rows, axis=0, overwrite_x=True)
+        spectrum *= factors
+        lines = scipy.fft.ifft(spectrum, axis=0, overwrite_x=True)[:height]
+        sums[..., channel] = scipy.fft.irfft(lines, columns, overwrite_x=True)[:, :width]
 
 
 BACKENDS = {"sparse": correlate_sparse, "dense": _correlate_dense}
