@@ -32,7 +32,7 @@ class Commands(click.Group):
         """Run the command named on the command line."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
+        except (BrokenPipeError, click.exceptions.Exit, click.Abort):
             raise
         except OSError as error:
             raise click.ClickException(_sentence(error)) from error
@@ -191,10 +191,9 @@ def verify_command(path: Path, deep: int | None, src: str | None, root: Path | N
         from blurgen.rerender import rerender
 
         problems = rerender(path, deep, src, root, seed)
-    for problem in problems:
-        click.echo(problem)
     if problems:
-        raise click.ClickException(f"{path} is damaged: {len(problems)} problem{'s' * (len(problems) > 1)}")
+        click.echo("\n".join(problems))
+        sys.exit(1)
     click.echo(f"{path}: no problem found")
 
 

@@ -241,6 +241,8 @@ def finish(run: Run, options: RunOptions) -> list[Bad]:
         paths.insert(0, run.out)
         bad |= {entry.key: entry for entry in read_bad(run.out)}
     left_out = [bad[key] for key in sorted(bad)]
+    if not any(count_samples(path) for path in paths):
+        raise ValueError(f"no image could be read: {left_out[0].key}: {left_out[0].message}")
     attrs = card(run.plan) | {"range": [0, run.plan.count], "bad": left_out}
     if options.sharded:
         write_master(paths, run.out, attrs)
@@ -266,7 +268,8 @@ def pack_shards(path: Path, out: Path) -> int:
     bad = {entry.key: entry for shard in paths for entry in read_bad(shard)}
     made = open_shards(path).attrs
     attrs = {name: made[name] for name in ("plan", "licence", "blurgen")}
-    pack(paths, out, attrs | {"bad": [bad[key] for key in sorted(bad)]})
+    attrs |= {"range": [0, made["plan"]["count"]], "bad": [bad[key] for key in sorted(bad)]}
+    pack(paths, out, attrs)
     return count_samples(out)
 
 
@@ -283,7 +286,7 @@ def estimate(plan: Plan, out: Path, options: RunOptions) -> dict[str, Any]:
         "kernel_side": plan.look.kernel_side,
         "bytes_needed": bytes_needed(plan, plan.count, options.sharded),
         "bytes_free": bytes_free(out),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 2),
         "plan": plan.document,
     }
 

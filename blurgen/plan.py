@@ -6,6 +6,7 @@ time. Sample i of a plan is one crop of one image at one exposure, always the sa
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -168,6 +169,6 @@ def _document(
         described |= {"images": len(entries), "list_sha256": digest.hexdigest()}
     document = {"format": 1, **plain, "count": count, "source": described, "kernel_side": look.kernel_side}
     if look.model:
-        fields = dataclasses.asdict(look.model)
-        document["kernel"] = {"name": options.kernel.name, "settings": dict(options.kernel.settings), "fields": fields}
-    return document
+        settings = dict(options.kernel.settings)
+        document["kernel"] = {"name": options.kernel.name, "settings": settings, "fields": as_values(look.model)}
+    return json.loads(json.dumps(document))  # equal to what is read back from a file
