@@ -6,7 +6,7 @@ from blurgen.shards.manifest import shard_paths, write_master
 from blurgen.shards.packing import pack
 from blurgen.shards.reading import Shards, open_shards
 from blurgen.shards.verifying import verify, verify_each
-from blurgen.shards.writing import file_bytes, shard_bytes, write_atomically, write_shard
+from blurgen.shards.writing import file_bytes, remove_drafts, shard_bytes, shard_pieces, write_atomically, write_shard
 
 __all__ = [
     "META",
@@ -19,8 +19,10 @@ __all__ = [
     "file_bytes",
     "open_shards",
     "pack",
+    "remove_drafts",
     "shard_bytes",
     "shard_paths",
+    "shard_pieces",
     "source_row",
     "verify",
     "verify_each",

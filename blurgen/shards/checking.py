@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from blurgen.shards.files import ShardFile
 from blurgen.shards.layout import BadShard, row_checksums
-from blurgen.shards.manifest import Part, digest, maker, parts
+from blurgen.shards.manifest import Part, digest, in_order, parts
 from blurgen.shards.structure import index_problem
 
 _BLOCK_ROWS = 1 << 14
@@ -23,12 +24,21 @@ def problems(path: str | os.PathLike) -> Iterator[str]:
     This reads every byte, in this process: `verify` does the same in one that may be lost.
     """
     try:
-        first, last = None, -1
-        for part in parts(Path(path))[0]:
-            file = part.open()
-            yield from _set_problems(part, file, first, last)
-            yield from file_problems(file)
-            first, last = first or file, _last_id(file)
+        members = parts(Path(path))[0]
+        for part in members:
+            yield from _part_problems(part)
+        if len(members) > 1:
+            deque(in_order(members), maxlen=0)
+    except (BadShard, OSError) as error:
+        yield str(error)
+
+
+def _part_problems(part: Part) -> Iterator[str]:
+    try:
+        file = part.open()
+        if part.digest is not None and part.digest != digest(file):
+            yield f"{part.path}: its rows and attributes do not agree with the manifest"
+        yield from file_problems(file)
     except (BadShard, OSError) as error:
         yield str(error)
 
@@ -38,19 +48,6 @@ def file_problems(file: ShardFile) -> Iterator[str]:
     for check in (_index_problems, _source_problems, _meta_problems, _data_problems):
         for sentence in check(file):
             yield f"{file.structure.path}: {sentence}"
-
-
-def _set_problems(part: Part, file: ShardFile, first: ShardFile | None, last: int) -> Iterator[str]:
-    if part.digest is not None and part.digest != digest(file):
-        yield f"{part.path}: its rows and attributes do not agree with the manifest"
-    if first and maker(file.structure) != maker(first.structure):
-        yield f"{part.path}: it was made by another plan than {first.structure.path}"
-    if int(file.rows("meta", 0, 1)["id"][0]) <= last:
-        yield f"{part.path}: its ids do not follow the id {last} of the shard before it"
-
-
-def _last_id(file: ShardFile) -> int:
-    return int(file.rows("meta", len(file) - 1, 1)["id"][0])
 
 
 def _index_problems(file: ShardFile) -> Iterator[str]:

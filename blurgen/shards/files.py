@@ -1,7 +1,6 @@
 """One file of samples, read at known offsets, and the sources of many."""
 
 import os
-import weakref
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from hashlib import blake2b
 import numpy as np
 
 from blurgen.shards.layout import META, BadShard, row_checksums, seal_rows
-from blurgen.shards.structure import Region, Structure, chunk_table, parse
+from blurgen.shards.structure import Region, Structure, chunk_table, identify, open_regular
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShardSample:
     """One sample.
 
@@ -64,24 +63,27 @@ class ShardFile:
     No HDF5 handle stays open, so that an instance survives a fork and any number of threads.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.structure: Structure = parse(path)
-        self._descriptor = _descriptor(self.structure)
-        weakref.finalize(self, os.close, self._descriptor)
+    def __init__(self, structure: Structure):
+        self.structure = structure
+        self._stream = open_regular(structure.path)
+        if identify(self._stream.fileno()) != structure.identity:
+            raise BadShard(f"{structure.path} was replaced after it was opened: open it again")
+        self._descriptor = self._stream.fileno()
         self._tables: dict[str, np.ndarray] = {}
+        raw = (region for region in structure.regions.values() if region.offset is not None)
+        # Looked up once: a small image is read in less time than the properties of its region take.
+        self._raw = {r.name: (r.count, r.offset, r.item_bytes, r.shape, r.dtype) for r in raw}
 
     def __len__(self) -> int:
         return self.structure.regions["meta"].count
 
     def rows(self, name: str, start: int = 0, count: int | None = None) -> np.ndarray:
         """Return items `start` to `start + count` of a raw dataset, (count, ...)."""
-        region = self.structure.regions[name]
-        count = region.count - start if count is None else count
-        if not 0 <= start <= start + count <= region.count:
-            raise IndexError(f"/{name} has {region.count} items, asked for {start} to {start + count}")
-        out = np.empty((count, *region.shape), region.dtype)
-        self._read(memoryview(out.reshape(-1).view(np.uint8)), region.offset + start * region.item_bytes, name)
-        return out
+        stored, offset, item_bytes, shape, dtype = self._raw[name]
+        count = stored - start if count is None else count
+        if not 0 <= start <= start + count <= stored:
+            raise IndexError(f"/{name} has {stored} items, asked for {start} to {start + count}")
+        return self._read(name, np.empty((count, *shape), dtype), offset + start * item_bytes)
 
     def sealed_rows(self, name: str) -> np.ndarray:
         """Return all rows of ``/meta``, ``/source`` or ``/manifest``, after comparing each with its checksum."""
@@ -93,18 +95,20 @@ class ShardFile:
 
     def item(self, name: str, index: int) -> np.ndarray:
         """Return item `index` of an image or kernel dataset."""
-        region = self.structure.regions[name]
-        if region.offset is None:
-            return self._inflated(region, index)
-        return self.rows(name, index, 1)[0]
+        if name not in self._raw:
+            return self._inflated(self.structure.regions[name], index)
+        count, offset, item_bytes, shape, dtype = self._raw[name]
+        if not 0 <= index < count:
+            raise IndexError(f"/{name} has {count} items, asked for item {index}")
+        return self._read(name, np.empty(shape, dtype), offset + index * item_bytes)
 
     def sample(self, index: int, names: Iterable[str]) -> ShardSample:
         """Return sample `index` with the arrays of `names`."""
-        meta = self.rows("meta", index, 1)[0]
+        meta = self.item("meta", index)[()]
         row = int(meta["source"])
-        if row >= self.structure.regions["source"].count:
+        if row >= self._raw["source"][0]:
             raise BadShard(f"{self.structure.path}: sample {meta['id']} names a source that does not exist, {row}")
-        return ShardSample({name: self.item(name, index) for name in names}, meta, self.rows("source", row, 1)[0])
+        return ShardSample({name: self.item(name, index) for name in names}, meta, self.item("source", row)[()])
 
     def stored(self, name: str, index: int) -> bytes:
         """Return the stored bytes of item `index`, compressed where the dataset is."""
@@ -112,9 +116,7 @@ class ShardFile:
         if region.offset is not None:
             return self.rows(name, index, 1).tobytes()
         offset, size = self.table(name)[index]
-        data = bytearray(int(size))
-        self._read(memoryview(data), int(offset), name)
-        return bytes(data)
+        return self._read(name, np.empty(size, np.uint8), int(offset)).tobytes()
 
     def table(self, name: str) -> np.ndarray:
         """Return offset and stored bytes (n, 2) of the items of a compressed dataset."""
@@ -134,21 +136,18 @@ class ShardFile:
             raise BadShard(f"{where} does not decompress to the {region.item_bytes} bytes of a sample")
         return np.frombuffer(bytearray(data), region.dtype).reshape(region.shape)
 
-    def _read(self, out: memoryview, offset: int, name: str) -> None:
-        while out:
-            got = os.preadv(self._descriptor, [out], offset)
-            if not got:
-                raise BadShard(f"{self.structure.path} was cut short after it was opened, within /{name}")
-            out, offset = out[got:], offset + got
-
-
-def _descriptor(structure: Structure) -> int:
-    descriptor = os.open(structure.path, os.O_RDONLY | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    if (status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns) != structure.identity:
-        os.close(descriptor)
-        raise BadShard(f"{structure.path} changed while it was being opened")
-    return descriptor
+    def _read(self, name: str, out: np.ndarray, offset: int) -> np.ndarray:
+        """Return `out` after filling it from `offset` on; ``pread`` needs no position, so threads do not collide."""
+        got = os.preadv(self._descriptor, (out,), offset)
+        if got == out.nbytes:
+            return out
+        rest = memoryview(out.reshape(-1).view(np.uint8))[got:]
+        while got and rest:
+            got = os.preadv(self._descriptor, (rest,), offset + out.nbytes - len(rest))
+            rest = rest[got:]
+        if rest:
+            raise BadShard(f"{self.structure.path} was cut short after it was opened, within /{name}")
+        return out
 
 
 class SourceIndex:
@@ -164,7 +163,7 @@ class SourceIndex:
         """Return the rows of ``/meta`` of `file`, its sources numbered anew, and the sources that are new."""
         meta, sources = file.sealed_rows("meta"), file.sealed_rows("source")
         used, first = np.unique(meta["source"], return_index=True)
-        if used[-1] >= len(sources):
+        if np.any(used >= len(sources)):
             raise BadShard(f"{file.structure.path}: a sample names source {used[-1]}, and there are {len(sources)}")
         numbers, new = np.zeros(len(sources), META["source"]), []
         for row in used[np.argsort(first)]:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ id          number of the sample, ascending; a source that could not be read lea
 source      row of ``/source``
 crop        number of the crop among those of its source; (source key, crop) fixes every pixel
 y, x, side  the crop box in px of the source image, after ``--resize-short``: upper left corner and side
-scale       crop / side: output px per source px
+scale       output px per source px: the crop of the layout / side
 exposure    the window [t0, t1] of the trajectory, as fractions of it
 length_px   arc length of the exposed path, in output px
 shift       (x, y) in output px, from the anchor of the path to the centre of the kernel
@@ -154,7 +155,7 @@ class Layout:
         if len(self.params) > MAX_PARAMS:
             raise ValueError(f"a kernel model records at most {MAX_PARAMS} parameters, got {len(self.params)}")
 
-    @property
+    @cached_property
     def arrays(self) -> dict[str, Item]:
         """Name -> shape and dtype of one sample, in the order of ``meta["crc32"]``."""
         sides = SIDES[self.sides]
@@ -213,11 +214,10 @@ def seal_rows(rows: np.ndarray) -> np.ndarray:
 
 def row_checksums(rows: np.ndarray) -> np.ndarray:
     """Return the CRC-32 (n,) uint32 of each row without its last four bytes."""
-    flat = memoryview(np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1))
-    body = rows.dtype.itemsize - 4
-    data = flat.cast("B") if len(rows) else b""
-    starts = range(0, len(rows) * rows.dtype.itemsize, rows.dtype.itemsize)
-    return np.fromiter((zlib.crc32(data[start : start + body]) for start in starts), np.uint32, len(rows))
+    data = memoryview(np.ascontiguousarray(rows)).cast("B") if len(rows) else b""
+    size = rows.dtype.itemsize
+    starts = range(0, len(rows) * size, size)
+    return np.fromiter((zlib.crc32(data[start : start + size - 4]) for start in starts), np.uint32, len(rows))
 
 
 def attrs_checksum(texts: Mapping[str, str]) -> int:

@@ -1,7 +1,7 @@
 """Which files a set of shards consists of: listed by a master, or found in a folder."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from blurgen.shards.files import ShardFile
-from blurgen.shards.layout import MANIFEST, MASTER, VERSION, BadShard, Layout, seal_rows
+from blurgen.shards.layout import MANIFEST, MASTER, MAX_KEY, VERSION, BadShard, Layout, seal_rows
 from blurgen.shards.structure import Structure, parse
-from blurgen.shards.writing import as_bytes, sealed_texts, skeleton, write_pieces
+from blurgen.shards.writing import as_bytes, sealed_texts, skeleton, write_atomically
+
+Paths = str | os.PathLike | Iterable[str | os.PathLike]
 
 
 @dataclass(frozen=True)
@@ -23,28 +25,28 @@ class Part:
     count: int
     size: int
     digest: bytes | None = None
+    structure: Structure | None = None
 
     def open(self, layout: Layout | None = None) -> ShardFile:
         """Return the opened file, after comparing it with what is expected."""
-        file = ShardFile(self.path)
+        file = ShardFile(self.structure or parse(self.path))
         found = file.structure
-        if (found.identity[0], len(file)) != (self.size, self.count):
-            raise BadShard(
-                f"{self.path} has {found.identity[0]} bytes and {len(file)} samples instead of {self.size} and "
-                f"{self.count}: it was replaced after it was listed"
-            )
+        if found.kind == MASTER or (found.identity[0], len(file)) != (self.size, self.count):
+            raise BadShard(f"{self.path} is not the shard of {self.count} samples, {self.size} bytes that was listed")
         if layout and found.layout != layout:
             raise BadShard(f"{self.path} has another layout than the shards before it: {found.layout}")
         return file
 
 
 def parts(path: Path) -> tuple[list[Part], dict[str, Any]]:
-    """Return the files of a set in the order of their samples, and the attributes that speak for all of it."""
+    """Return the files of a set in the order of their samples, and the attributes on which they agree."""
     if path.is_dir():
-        found = [parse(one) for one in shard_paths(path)]
+        # Numbered names ascend by length first.
+        names = sorted(path.glob("[!.]*.h5"), key=lambda one: (len(one.name), one.name))
+        found = [parse(name) for name in names]
         if not found:
             raise BadShard(f"{path} holds no finished shard: run `blurgen make` to fill it")
-        return [_part(structure) for structure in found], found[0].attrs
+        return [_part(structure) for structure in found], _agreed([structure.attrs for structure in found])
     structure = parse(path)
     if structure.kind != MASTER:
         return [_part(structure)], structure.attrs
@@ -53,13 +55,13 @@ def parts(path: Path) -> tuple[list[Part], dict[str, Any]]:
 
 def listed(structure: Structure) -> list[Part]:
     """Return the files that a master lists."""
-    rows = ShardFile(structure.path).sealed_rows("manifest")
+    rows = ShardFile(structure).sealed_rows("manifest")
     return [_listed(structure.path.parent, row) for row in rows]
 
 
-def shard_paths(folder: Path) -> list[Path]:
-    """Return the shards of a folder in the order of their numbers."""
-    return sorted(folder.glob("[!.]*.h5"), key=lambda path: (len(path.name), path.name))
+def shard_paths(path: str | os.PathLike) -> list[Path]:
+    """Return the files of a set, of a folder, a master or one shard, in the order of their samples."""
+    return [part.path for part in parts(Path(path))[0]]
 
 
 def digest(file: ShardFile) -> bytes:
@@ -70,19 +72,32 @@ def digest(file: ShardFile) -> bytes:
     return hasher.digest()
 
 
-def write_master(
-    paths: Iterable[str | os.PathLike], out: str | os.PathLike, attrs: Mapping[str, Any] | None = None
-) -> int:
+def gather(paths: Paths) -> tuple[list[Part], dict[str, Any]]:
+    """Return the files behind shards, masters and folders, and the attributes on which all of them agree.
+
+    Raises
+    ------
+    BadShard
+        There are none.
+    """
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    found = [parts(Path(path)) for path in several]
+    if not found:
+        raise BadShard("there is no shard among the paths: run `blurgen make` to make some")
+    return [part for listing, _ in found for part in listing], _agreed([attrs for _, attrs in found])
+
+
+def write_master(paths: Paths, out: str | os.PathLike, attrs: Mapping[str, Any] | None = None) -> int:
     """Write the master of finished shards, which `open_shards` reads as if it held them, and return its samples.
 
     Parameters
     ----------
-    paths : iterable of paths
-        The shards in the order of their samples, all below the folder of `out`.
+    paths : path or iterable of paths
+        Shards, folders of shards or masters, in the order of their samples, all below the folder of `out`.
     out : path
         The master; replaced where it exists.
     attrs : mapping, optional
-        Attributes beside those of the shards, such as a summary of the run.
+        Its attributes; by default those on which all shards agree.
 
     Raises
     ------
@@ -91,49 +106,64 @@ def write_master(
     OSError
         `out` can't be written.
     """
-    out, rows, last, shared = Path(out), [], -1, None
-    for path in map(Path, paths):
-        file = ShardFile(path)
-        shared, last = continues(file, shared, last)
-        rows.append(_row(file, out.parent))
-    if not rows:
-        raise BadShard(f"{out} would list no shard at all: run `blurgen make` to make some")
+    out = Path(out)
+    members, shared = gather(paths)
+    rows = [_row(file, out.parent) for file in in_order(members)]
     manifest = seal_rows(np.array(rows, MANIFEST))
-    texts = sealed_texts({"format": MASTER, "version": str(VERSION)}, {**shared.attrs, **(attrs or {})})
+    texts = sealed_texts({"format": MASTER, "version": str(VERSION)}, shared if attrs is None else attrs)
     bones = skeleton({"manifest": (manifest.shape, MANIFEST)}, texts)
-    write_pieces(out, bones.size, [*bones.pieces, (bones.offsets["manifest"], as_bytes(manifest))])
+    write_atomically(out, [*bones.pieces, (bones.offsets["manifest"], as_bytes(manifest))], bones.size)
     return int(manifest["count"].sum())
 
 
-def continues(file: ShardFile, shared: Structure | None, last: int) -> tuple[Structure, int]:
-    """Return the structure that all shards agree with, and the last id, after checking that `file` comes next."""
-    structure, ids = file.structure, file.sealed_rows("meta")["id"]
-    if shared and maker(structure) != maker(shared):
-        raise BadShard(f"{structure.path} was made by another plan than {shared.path}: keep one plan to a folder")
-    if int(ids[0]) <= last or np.any(ids[1:] <= ids[:-1]):
-        raise BadShard(f"{structure.path} has ids that do not ascend after {last}: shards are missing or doubled")
-    return shared or structure, int(ids[-1])
+def in_order(members: Iterable[Part]) -> Iterator[ShardFile]:
+    """Yield the files of a set, after checking that each belongs to it and comes next.
+
+    Raises
+    ------
+    BadShard
+        Another layout or codec, or ids that do not ascend.
+    """
+    first, last = None, -1
+    for part in members:
+        file = part.open()
+        ids = file.sealed_rows("meta")["id"].astype(np.int64)
+        if first and not _alike(file, first):
+            raise BadShard(f"{part.path} holds other arrays than {first.structure.path}, or in another codec")
+        if np.any(np.diff(ids, prepend=last) <= 0):
+            raise BadShard(f"{part.path} has ids that do not ascend after {last}: a shard is doubled or out of order")
+        first = first if first and len(first) else file
+        last = int(ids[-1]) if len(file) else last
+        yield file
 
 
-def maker(structure: Structure) -> tuple:
-    """Return what the files of one set have in common."""
-    return structure.layout, structure.compressed, structure.texts
+def _alike(file: ShardFile, other: ShardFile) -> bool:
+    """Whether two files may belong to one set; one without samples has no codec."""
+    same_codec = file.structure.compressed == other.structure.compressed
+    return file.structure.layout == other.structure.layout and (same_codec or not len(file) or not len(other))
+
+
+def _agreed(several: list[dict[str, Any]]) -> dict[str, Any]:
+    first = several[0]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in several)}
 
 
 def _row(file: ShardFile, folder: Path) -> tuple:
     structure = file.structure
-    name = Path(os.path.relpath(structure.path, folder)).as_posix().encode()
+    name = os.fsencode(Path(os.path.relpath(structure.path, folder)).as_posix())
+    if len(name) > MAX_KEY or name.startswith(b"../"):
+        raise BadShard(f"{structure.path} must lie below {folder.absolute()}, where its master is to be")
     return name, structure.identity[0], len(file), np.frombuffer(digest(file), np.uint8), 0
 
 
 def _part(structure: Structure) -> Part:
     if structure.kind == MASTER:
         raise BadShard(f"{structure.path} is a master in a folder of shards: open it by its own name")
-    return Part(structure.path, structure.regions["meta"].count, structure.identity[0])
+    return Part(structure.path, structure.regions["meta"].count, structure.identity[0], structure=structure)
 
 
 def _listed(folder: Path, row: np.void) -> Part:
-    name = PurePosixPath(bytes(row["name"]).decode("utf-8", "surrogateescape"))
+    name = PurePosixPath(os.fsdecode(bytes(row["name"])))
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise BadShard(f"the manifest names a file outside of its folder, {str(name)!r}")
     return Part(folder / name, int(row["count"]), int(row["size"]), row["digest"].tobytes())

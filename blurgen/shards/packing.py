@@ -2,17 +2,17 @@
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from blurgen.shards.backing import LatchedFile
 from blurgen.shards.files import ShardFile, SourceIndex
-from blurgen.shards.layout import BadShard
-from blurgen.shards.manifest import continues
-from blurgen.shards.structure import Structure, parse
+from blurgen.shards.layout import BadShard, Layout
+from blurgen.shards.manifest import Part, Paths, gather, in_order
+from blurgen.shards.structure import parse
 from blurgen.shards.writing import Draft, as_bytes, atomic_file, attr_texts, deflated, shapes, skeleton, write_all
 
 _BATCH_BYTES = 1 << 23
@@ -20,7 +20,7 @@ _BATCH_BYTES = 1 << 23
 _INDEX_BYTES, _STRUCTURE_BYTES = 64, 1 << 20
 
 
-def pack(paths: Iterable[str | os.PathLike], out: str | os.PathLike, attrs: Mapping[str, Any] | None = None) -> int:
+def pack(paths: Paths, out: str | os.PathLike, attrs: Mapping[str, Any] | None = None) -> int:
     """Merge finished shards into the one plain file `out` and return its samples.
 
     The result depends on the samples and the attributes alone, not on how samples were divided into shards: sources
@@ -28,12 +28,12 @@ def pack(paths: Iterable[str | os.PathLike], out: str | os.PathLike, attrs: Mapp
 
     Parameters
     ----------
-    paths : iterable of paths
-        The shards in the order of their samples.
+    paths : path or iterable of paths
+        Shards, folders of shards or masters, in the order of their samples; `out` itself may be among them.
     out : path
         Whole or untouched, whatever fails; its space is reserved before anything is copied.
     attrs : mapping, optional
-        Attributes beside those of the shards, such as a summary of the run.
+        Its attributes; by default those on which all shards agree.
 
     Raises
     ------
@@ -42,63 +42,73 @@ def pack(paths: Iterable[str | os.PathLike], out: str | os.PathLike, attrs: Mapp
     OSError
         `out` can't be written, in one sentence.
     """
-    paths = [Path(path) for path in paths]
-    first, samples, sources, stored = _survey(paths)
-    datasets = shapes(first.layout, samples, sources)
-    texts = attr_texts(first.layout, {**first.attrs, **(attrs or {})})
-    if first.compressed:
-        _pack_compressed(paths, out, first, datasets, texts, stored)
-    else:
-        _pack_raw(paths, out, datasets, texts)
-    return samples
+    members, shared = gather(paths)
+    survey = _survey(members)
+    texts = attr_texts(survey.layout, shared if attrs is None else attrs)
+    copy = _copy_compressed if survey.compressed else _copy_raw
+    copy(members, out, survey, texts)
+    return survey.samples
 
 
-def _survey(paths: list[Path]) -> tuple[Structure, int, int, int]:
-    """Return the structure that all shards share, and their samples, distinct sources and stored bytes."""
-    index, shared, last, samples, stored = SourceIndex(), None, -1, 0, 0
-    for path in paths:
-        file = ShardFile(path)
-        shared, last = continues(file, shared, last)
+@dataclass
+class _Survey:
+    """What is known of all shards before the first byte is copied."""
+
+    layout: Layout
+    samples: int = 0
+    sources: int = 0
+    stored_bytes: int = 0
+    compressed: bool = False
+
+    @property
+    def datasets(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        return shapes(self.layout, self.samples, self.sources)
+
+
+def _survey(members: list[Part]) -> _Survey:
+    index, survey = SourceIndex(), None
+    for file in in_order(members):
+        survey = survey or _Survey(file.structure.layout)
         index.place(file)
-        samples, stored = samples + len(file), stored + file.structure.identity[0]
-    if shared is None:
-        raise BadShard("there is no shard to pack: run `blurgen make` to make some")
-    return shared, samples, len(index), stored
+        survey.samples += len(file)
+        survey.sources = len(index)
+        survey.stored_bytes += file.structure.identity[0]
+        survey.compressed |= file.structure.compressed
+    return survey
 
 
-def _pack_raw(paths: list[Path], out, datasets, texts: Mapping[str, str]) -> None:
-    bones = skeleton(datasets, texts)
+def _copy_raw(members: list[Part], out, survey: _Survey, texts: Mapping[str, str]) -> None:
+    bones = skeleton(survey.datasets, texts)
     with atomic_file(out, bones.size) as draft:
         for offset, piece in bones.pieces:
             write_all(draft.descriptor, piece, offset)
-        _copy_tables(paths, draft, bones.offsets)
+        _copy_tables(members, draft, bones.offsets)
         ends = dict(bones.offsets)
-        for path in paths:
-            file = ShardFile(path)
-            for name in file.structure.layout.arrays:
+        for part in members:
+            file = part.open(survey.layout)
+            for name in survey.layout.arrays:
                 for batch in _checked_batches(file, name):
                     write_all(draft.descriptor, as_bytes(batch), ends[name])
                     ends[name] += batch.nbytes
         parse(draft.path)
 
 
-def _pack_compressed(paths: list[Path], out, first: Structure, datasets, texts: Mapping[str, str], stored: int) -> None:
-    samples = datasets["meta"][0][0]
-    room = stored + samples * len(first.layout.arrays) * _INDEX_BYTES + _STRUCTURE_BYTES + len(repr(texts))
-    with atomic_file(out, room) as draft:
+def _copy_compressed(members: list[Part], out, survey: _Survey, texts: Mapping[str, str]) -> None:
+    room = survey.stored_bytes + survey.samples * len(survey.layout.arrays) * _INDEX_BYTES
+    with atomic_file(out, room + _STRUCTURE_BYTES + len(repr(texts))) as draft:
         latched = LatchedFile(draft.descriptor)
-        chunks = {name: _checked_chunks(paths, name) for name in first.layout.arrays}
-        offsets = deflated(latched, datasets, texts, chunks)
+        chunks = {name: _checked_chunks(members, name) for name in survey.layout.arrays}
+        offsets = deflated(latched, survey.datasets, texts, chunks)
         if latched.error:
             raise latched.error
-        _copy_tables(paths, draft, offsets)
+        _copy_tables(members, draft, offsets)
         parse(draft.path)
 
 
-def _copy_tables(paths: list[Path], draft: Draft, offsets: Mapping[str, int]) -> None:
+def _copy_tables(members: list[Part], draft: Draft, offsets: Mapping[str, int]) -> None:
     index, meta_end, source_end = SourceIndex(), offsets["meta"], offsets["source"]
-    for path in paths:
-        meta, sources = index.place(ShardFile(path))
+    for part in members:
+        meta, sources = index.place(part.open())
         write_all(draft.descriptor, as_bytes(meta), meta_end)
         write_all(draft.descriptor, as_bytes(sources), source_end)
         meta_end, source_end = meta_end + meta.nbytes, source_end + sources.nbytes
@@ -115,10 +125,10 @@ def _checked_batches(file: ShardFile, name: str) -> Iterator[np.ndarray]:
         yield batch
 
 
-def _checked_chunks(paths: list[Path], name: str) -> Iterator[bytes]:
+def _checked_chunks(members: list[Part], name: str) -> Iterator[bytes]:
     """Yield the compressed items of a dataset of all shards."""
-    for path in paths:
-        file = ShardFile(path)
+    for part in members:
+        file = part.open()
         expected = _checksums(file, name)
         for index in range(len(file)):
             _compare(file, name, index, file.item(name, index), expected)

@@ -2,8 +2,10 @@
 
 import operator
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,13 @@ class Shards(Sequence):
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._parts, self._attrs = parts(self.path)
-        self._starts = np.cumsum([0, *(part.count for part in self._parts)])
+        self._starts = [0, *accumulate(part.count for part in self._parts)]
         self._open: dict[int, ShardFile] = {}
-        self.layout: Layout = self._parts[0].open().structure.layout
+        self._open[0] = self._parts[0].open()
+        self.layout: Layout = self._open[0].structure.layout
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, index):
         """Return sample `index`, from the end where it is negative; a slice gives a list."""
@@ -101,14 +104,16 @@ class Shards(Sequence):
         position += len(self) if position < 0 else 0
         if not 0 <= position < len(self):
             raise IndexError(f"{self.path} holds {len(self)} samples, asked for sample {index}")
-        part = int(np.searchsorted(self._starts, position, "right")) - 1
-        return self._file(part), position - int(self._starts[part])
+        part = bisect_right(self._starts, position) - 1
+        return self._file(part), position - self._starts[part]
 
     def _file(self, part: int) -> ShardFile:
-        file = self._open.pop(part, None) or self._parts[part].open(self.layout)
-        self._open[part] = file
-        while len(self._open) > _OPEN_AT_ONCE:
-            self._open.pop(next(iter(self._open)), None)
+        file = self._open.get(part)
+        if file is None:
+            # The oldest is closed as soon as nobody reads from it any more.
+            if len(self._open) >= _OPEN_AT_ONCE:
+                self._open.pop(next(iter(self._open)), None)
+            file = self._open[part] = self._parts[part].open(self.layout)
         return file
 
 

@@ -1,5 +1,6 @@
 """Where everything lies in a file that somebody else may have made: parsed once, nothing taken on trust."""
 
+import io
 import json
 import os
 import re
@@ -29,7 +30,7 @@ from blurgen.shards.layout import (
 _MAX_LINKS, _MAX_ATTRS, _MAX_ATTR_BYTES, _MAX_ROWS = 64, 64, 1 << 26, 1 << 40
 _TABLES = {"meta": META, "source": SOURCE, "manifest": MANIFEST}
 # What h5py raises on a damaged file depends on where the damage is.
-_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
+_H5PY_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,9 @@ def parse(path: str | os.PathLike) -> Structure:
         The file can't be opened at all.
     """
     path = Path(path)
-    identity = _identity(path)
     with _refusing(path):
-        # Locks would fail on read-only and on network file systems, and nobody writes into a finished file.
-        with h5py.File(path, "r", locking=False) as file:
+        with open_regular(path) as stream, h5py.File(stream, "r") as file:
+            identity = identify(stream.fileno())
             texts = _texts(file.id)
             kind = _kind(texts)
             names = _names(file.id)
@@ -99,23 +99,30 @@ def chunk_table(structure: Structure, name: str) -> np.ndarray:
     BadShard
         Chunks that are missing, doubled, too long, overlapping or outside of the file.
     """
-    region = structure.regions[name]
+    region, size = structure.regions[name], structure.identity[0]
     longest = region.item_bytes + (region.item_bytes >> 3) + 1024 if region.offset is None else region.item_bytes
-    found: list = []
+    table, found = np.zeros((region.count, 2), np.int64), 0
+
+    def note(chunk) -> bool | None:
+        nonlocal found
+        found += 1
+        index = chunk.chunk_offset[0]
+        if found > region.count or index >= region.count or any(chunk.chunk_offset[1:]) or chunk.filter_mask:
+            return True
+        table[index] = chunk.byte_offset, chunk.size
+        return None
+
     with _refusing(structure.path):
-        with h5py.File(structure.path, "r", locking=False) as file:
-            h5d.open(file.id, name.encode()).chunk_iter(found.append)
-        rows = np.array([(*chunk.chunk_offset[:1], chunk.byte_offset, chunk.size) for chunk in found], np.int64)
-        rows = rows[np.argsort(rows[:, 0])]
-        if not np.array_equal(rows[:, 0], np.arange(region.count)) or any(chunk.filter_mask for chunk in found):
+        with open_regular(structure.path) as stream, h5py.File(stream, "r") as file:
+            stopped = h5d.open(file.id, name.encode()).chunk_iter(note)
+        if stopped or found != region.count:
             raise BadShard(f"/{name} does not have one chunk for each of its {region.count} samples")
-        placed = rows[np.argsort(rows[:, 1])]
-        ends = placed[:, 1:].sum(1)
-        if placed[:, 2].min() <= 0 or placed[:, 2].max() > longest:
+        if table[:, 1].min() <= 0 or table[:, 1].max() > longest:
             raise BadShard(f"/{name} has a chunk that is short or over-long")
-        if np.any(ends > [*placed[1:, 1], structure.identity[0]]):
+        placed = table[np.argsort(table[:, 0])]
+        if np.any(placed.sum(1) > [*placed[1:, 0], size]):
             raise BadShard(f"/{name} has chunks that overlap or reach beyond the end of the file")
-    return rows[:, 1:]
+    return table
 
 
 def index_problem(structure: Structure, name: str) -> str | None:
@@ -132,11 +139,23 @@ def index_problem(structure: Structure, name: str) -> str | None:
     return None
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def open_regular(path: Path) -> io.FileIO:
+    """Return a regular file, opened for reading.
+
+    HDF5 reads through it, which leaves out its locks: they fail on network and read-only file systems, and collide
+    with those of a user who has the same file open.
+    """
+    # A FIFO would block here without O_NONBLOCK.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadShard("not a regular file")
+    return io.FileIO(descriptor)
+
+
+def identify(descriptor: int) -> tuple[int, ...]:
     """Return size, device, inode and time of change; a file that is opened again must still have them."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise BadShard(f"{path} is not a shard: not a regular file")
+    status = os.fstat(descriptor)
     return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
 
 
@@ -146,8 +165,10 @@ def _refusing(path: Path) -> Iterator[None]:
         yield
     except BadShard as error:
         raise BadShard(f"{path} is not a sound shard: {error}") from error
-    except PermissionError:
-        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadShard(f"{path} is not a sound shard: HDF5 cannot read it ({error})") from error
     except _H5PY_ERRORS as error:
         raise BadShard(f"{path} is not a sound shard: HDF5 cannot read it ({error})") from error
 
@@ -214,10 +235,10 @@ def _region(file, name: str, size: int) -> Region:
     plist = dataset.get_create_plist()
     dtype = _dtype(name, dataset.get_type())
     shape = dataset.shape
-    count = shape[0] if shape else 0
-    gzip = _check_storage(name, plist)
+    count = shape[0] if shape else -1
+    gzip = _check_storage(name, plist, count)
     space = dataset.get_space()
-    if space.get_simple_extent_dims(True) != shape or not 0 < count < _MAX_ROWS:
+    if space.get_simple_extent_dims(True) != shape or not 0 <= count < _MAX_ROWS:
         raise BadShard(f"/{name} has the absurd or growing shape {shape}")
     item = Region(name, count, tuple(shape[1:]), dtype, None)
     if plist.get_layout() == h5d.CHUNKED and plist.get_chunk() != (1, *item.shape):
@@ -248,14 +269,15 @@ def _described(kind) -> str:
         return f"class {kind.get_class()}"
 
 
-def _check_storage(name: str, plist) -> bool:
+def _check_storage(name: str, plist, count: int) -> bool:
     """Return whether the dataset is compressed, after refusing every kind of storage but two."""
     if plist.get_layout() == h5d.VIRTUAL:
         raise BadShard(f"/{name} is a virtual dataset, whose data would lie in other files")
     if plist.get_external_count():
         raise BadShard(f"/{name} has external storage: its data would lie in another file")
-    if plist.get_layout() != (h5d.CONTIGUOUS if name in _TABLES else h5d.CHUNKED):
-        raise BadShard(f"/{name} is not stored in {'one piece' if name in _TABLES else 'chunks'}")
+    in_one_piece = name in _TABLES or not count
+    if plist.get_layout() != (h5d.CONTIGUOUS if in_one_piece else h5d.CHUNKED):
+        raise BadShard(f"/{name} is not stored in {'one piece' if in_one_piece else 'chunks'}")
     filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
     if filters not in ([], [h5z.FILTER_DEFLATE]):
         raise BadShard(f"/{name} uses the filters {filters}, and none but gzip is allowed")
@@ -266,9 +288,9 @@ def _offset(name: str, dataset, plist, item: Region) -> int:
     """Return where a raw dataset begins, in a file where its items follow each other."""
     if plist.get_layout() == h5d.CONTIGUOUS:
         start = dataset.get_offset()
-        if start is None:
+        if start is None and item.count:
             raise BadShard(f"/{name} has no data")
-        return start
+        return start or 0
     if plist.get_alloc_time() != h5d.ALLOC_TIME_EARLY:
         raise BadShard(f"/{name} was not allocated when it was created, as a file of blurgen is: pack it again")
     zeros = (0,) * len(item.shape)

@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import h5py
@@ -76,11 +78,11 @@ def shard_pieces(
     layout : Layout
         What a sample consists of.
     arrays : mapping
-        For each name of ``layout.arrays`` an array (n, ...) of that shape and dtype, n >= 1.
+        For each name of ``layout.arrays`` an array (n, ...) of that shape and dtype; n may be 0.
     meta : ndarray (n,) META
         Ids ascend; ``source`` points into `sources`.
     sources : ndarray (m,) SOURCE
-        The images that the samples were cut from, m >= 1.
+        The images that the samples were cut from.
     attrs : mapping
         Name -> anything that JSON can say: ``plan``, ``card`` and the like, stored as JSON text.
     codec : None or "gzip"
@@ -193,18 +195,12 @@ def write_shard(
     Parameters and errors are those of `shard_pieces` and of `atomic_file`.
     """
     size, pieces = shard_pieces(layout, arrays, meta, sources, attrs, codec)
-    write_pieces(path, size, pieces)
+    write_atomically(path, pieces, size)
     return size
 
 
-def write_atomically(path: str | os.PathLike, data) -> None:
-    """Write `data`, anything bytes-like, at `path`, whole or not at all. Raises as `atomic_file` does."""
-    view = memoryview(data).cast("B")
-    write_pieces(path, len(view), [(0, view)])
-
-
-def write_pieces(path: str | os.PathLike, size: int, pieces: Iterable[Piece]) -> None:
-    """Write a file of `size` bytes; parts that no piece covers are zeros. Raises as `atomic_file` does."""
+def write_atomically(path: str | os.PathLike, pieces: Iterable[Piece], size: int) -> None:
+    """Write `size` bytes, whole or not at all; gaps between pieces are zeros. Raises as `atomic_file` does."""
     with atomic_file(path, size) as draft:
         for offset, piece in pieces:
             write_all(draft.descriptor, piece, offset)
@@ -223,7 +219,8 @@ def atomic_file(path: str | os.PathLike, size: int) -> Iterator[Draft]:
         One sentence in ``strerror``; ``errno`` tells a full disk from a missing right.
     """
     path = Path(path)
-    name = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process ids repeat, in containers above all, and a killed run leaves its draft behind.
+    name = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -240,6 +237,18 @@ def atomic_file(path: str | os.PathLike, size: int) -> Iterator[Draft]:
     except OSError as error:
         needed = f"{path} ({size / 2**20:.1f} MiB)"
         raise OSError(error.errno, f"cannot write {needed}: {error.strerror or error}; {_way_out(error)}") from error
+
+
+def remove_drafts(path: str | os.PathLike) -> int:
+    """Remove the drafts of `path`, or all in it where it is a folder, that killed runs left; return their number.
+
+    Only for the one who holds the lock of the run: the drafts of a run that lives look the same.
+    """
+    path = Path(path)
+    drafts = list(path.glob(".*.tmp") if path.is_dir() else path.parent.glob(f".{escape(path.name)}.*.tmp"))
+    for draft in drafts:
+        draft.unlink(missing_ok=True)
+    return len(drafts)
 
 
 @contextmanager
@@ -290,11 +299,9 @@ def _agreeing(
             raise ValueError(f"{name} must have shape {(count, *shape)} and dtype {dtype}, got {given}")
     if meta.dtype != META or sources.dtype != SOURCE:
         raise ValueError(f"meta and sources must have the dtypes META and SOURCE, got {meta.dtype}, {sources.dtype}")
-    if not count or not len(sources):
-        raise ValueError(f"a shard holds at least one sample and one source, got {count} and {len(sources)}")
     if np.any(meta["id"][1:] <= meta["id"][:-1]):
         raise ValueError("the ids of a shard must ascend, got some that do not")
-    if meta["source"].max() >= len(sources):
+    if np.any(meta["source"] >= len(sources)):
         raise ValueError(f"source must be a row of the {len(sources)} sources, got {meta['source'].max()}")
     return {name: np.ascontiguousarray(arrays[name]) for name in items}
 
@@ -320,20 +327,22 @@ def _dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_obj_track_times(False)
     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    if not gzip:
-        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    if len(shape) > 1:
+    # HDF5 refuses a chunk that is longer than its dataset, and compression without chunks.
+    chunked = len(shape) > 1 and shape[0]
+    if chunked:
         plist.set_chunk((1, *shape[1:]))
-    if gzip:
+    if chunked and gzip:
         plist.set_deflate(_GZIP_LEVEL)
+    else:
+        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     kind = h5py.h5t.py_create(dtype)
     return h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
 
 
 def _place(dataset) -> int:
-    """Return the offset in the file of the first byte of a raw dataset."""
-    if dataset.rank == 1:
-        return dataset.get_offset()
+    """Return the offset in the file of the first byte of a raw dataset, 0 where it is empty."""
+    if dataset.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS:
+        return dataset.get_offset() or 0
     return dataset.get_chunk_info_by_coord((0,) * dataset.rank).byte_offset
 
 
