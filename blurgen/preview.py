@@ -10,7 +10,7 @@ GAP_PX = 4
 PAPER = 255
 
 
-def kernel_sheet(kernels: Iterable[np.ndarray], columns: int | None = None, tile_px: int = 96) -> np.ndarray:
+def kernel_sheet(kernels: Iterable[np.ndarray], columns: int | None = None, tile_px: int = 128) -> np.ndarray:
     """Return a contact sheet of kernels, each stretched to its own maximum, dark on white.
 
     Parameters
@@ -67,8 +67,8 @@ def extent_histogram(extents_px: Sequence[int], width_px: int, height_px: int = 
 
     figure = Figure(figsize=(width_px / 100, height_px / 100), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    last = max(extents_px)
-    axes.hist(extents_px, bins=np.arange(0.5, last + 1.5, max(1, -(-last // 40))), color="0.35")
+    bin_px = -(-max(extents_px) // 40)
+    axes.hist(extents_px, bins=np.arange(0.5, max(extents_px) + bin_px + 0.5, bin_px), color="0.35")
     axes.set(xlabel="extent of the kernel, px", ylabel="samples")
     axes.set_title(f"{len(extents_px)} kernels, median {np.median(extents_px):g} px", fontsize=9)
     canvas = FigureCanvasAgg(figure)
