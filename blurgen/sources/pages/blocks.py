@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from blurgen.sources.pages.figures import FIGURES
 from blurgen.sources.pages.formulas import draw_formula, render_formula
-from blurgen.sources.pages.sheet import Column, Sheet
+from blurgen.sources.pages.sheet import Column, Sheet, Word
 from blurgen.sources.pages.tables import draw_table
 from blurgen.sources.pages.words import capitalised
 
@@ -44,18 +44,19 @@ def bullets(sheet: Sheet, column: Column) -> float:
         else:
             sheet.page.disc(column.x + 0.8 * style.size_px, middle, 0.14 * style.size_px, style.accent)
         y += sheet.paragraph(item, words)[0]
-    return y - column.y
+    return y - column.y + 0.3 * style.line_px
 
 
 def quotation(sheet: Sheet, column: Column) -> float:
     """Set an indented quotation in italics with a bar on its left."""
     style, prose = sheet.style, sheet.prose
-    indent = 1.5 * style.size_px
-    inner = Column(column.x + indent, column.y, column.width - 2 * indent, column.bottom)
+    indent, gap = 1.5 * style.size_px, 0.4 * style.line_px
+    inner = Column(column.x + indent, column.y + gap, column.width - 2 * indent, column.bottom - gap)
     used = sheet.lines(inner, prose.paragraph(prose.number(1, 2)), style.font("italic"))
-    if used:
-        sheet.page.fill(column.x, column.y, column.x + 3 * sheet.unit_px, column.y + used, style.accent)
-    return used
+    if used == 0:
+        return 0.0
+    sheet.page.fill(column.x, inner.y, column.x + 3 * sheet.unit_px, inner.y + used, style.accent)
+    return used + 2 * gap
 
 
 def formula(sheet: Sheet, column: Column) -> float:
@@ -127,7 +128,7 @@ def note(sheet: Sheet, column: Column) -> float:
 
 
 def flow(sheet: Sheet, columns: list[Column], menu: dict[Block, float], sentences: tuple[int, int] = (2, 6)) -> None:
-    """Fill columns with paragraphs and, between them, blocks of a menu.
+    """Fill columns with paragraphs and, between them, blocks of a menu; the last paragraph may go on overleaf.
 
     Parameters
     ----------
@@ -140,16 +141,40 @@ def flow(sheet: Sheet, columns: list[Column], menu: dict[Block, float], sentence
     sentences : (int, int)
         Least and most sentences of a paragraph.
     """
-    rest, style = [], sheet.style
-    choice = {**menu, None: max(0.0, 1 - sum(menu.values()))}
+    rest: list[Word] = []
     for column in columns:
-        while column.room >= style.line_px:
-            block = None if rest else sheet.prose.pick_weighted(choice)
-            column = column.below(block(sheet, column) if block else 0.0)
-            fresh = not rest
-            words = rest or sheet.styled(sheet.prose.paragraph(sheet.prose.number(*sentences)))
-            indent = 1.4 * style.size_px if fresh and style.indented and not block else 0.0
-            used, rest = sheet.paragraph(column, words, indent)
-            column = column.below(used + (0.0 if style.indented else 0.55 * style.line_px))
+        while column.room >= sheet.style.line_px:
+            indent = 0.0
+            if not rest:
+                column, indent = _between_paragraphs(sheet, column, menu)
+                rest = sheet.styled(sheet.prose.paragraph(sheet.prose.number(*sentences)))
+            used, rest = sheet.paragraph(column, rest, indent)
+            column = column.below(used + _paragraph_gap(sheet))
             if rest:
                 break
+
+
+def closed_flow(sheet: Sheet, column: Column, menu: dict[Block, float], sentences: tuple[int, int] = (2, 6)) -> None:
+    """Fill a column like `flow`, but end with a whole sentence, as the last page of a text does."""
+    prose, style = sheet.prose, sheet.style
+    while True:
+        column, indent = _between_paragraphs(sheet, column, menu)
+        texts = [prose.sentence() for _ in range(prose.number(*sentences))]
+        words = sheet.styled(" ".join(texts))
+        while texts and sheet.count_lines(words, column.width, indent) * style.line_px > column.room:
+            texts.pop()
+            words = words[: len(" ".join(texts).split())]
+        if not texts:
+            return
+        column = column.below(sheet.paragraph(column, words, indent)[0] + _paragraph_gap(sheet))
+
+
+def _paragraph_gap(sheet: Sheet) -> float:
+    return 0.0 if sheet.style.indented else 0.55 * sheet.style.line_px
+
+
+def _between_paragraphs(sheet: Sheet, column: Column, menu: dict[Block, float]) -> tuple[Column, float]:
+    """Set a block of the menu or none; return what is left of the column and the indent of the next paragraph."""
+    block = sheet.prose.pick_weighted({**menu, None: max(0.0, 1 - sum(menu.values()))})
+    used = block(sheet, column) if block else 0.0
+    return column.below(used), 1.4 * sheet.style.size_px if sheet.style.indented and not used else 0.0

@@ -18,7 +18,7 @@ def bar_chart(sheet: Sheet, box: Column) -> None:
         for i in range(series):
             top = plot.bottom - plot.room * prose.uniform(0.12, 0.97)
             sheet.page.fill(start + i * bar, top, start + (i + 1) * bar - sheet.rule_px, plot.bottom, style.series[i])
-        name = sheet.fit(prose.label(), font, pitch - 0.5 * font.size_px)
+        name = sheet.short_label(font, pitch - 0.5 * font.size_px)
         sheet.line(plot.x + (group + 0.5) * pitch, plot.bottom + 0.3 * font.size_px, name, font, anchor=0.5)
 
 
@@ -90,7 +90,7 @@ def diagram(sheet: Sheet, box: Column) -> None:
             colour = style.tint if prose.chance(0.7) else mix(style.paper, style.series[1], 0.35)
             sheet.page.fill(x - half[0], y - half[1], x + half[0], y + half[1], colour)
             sheet.page.frame(x - half[0], y - half[1], x + half[0], y + half[1], style.ink, sheet.rule_px)
-            label = sheet.fit(prose.label(), font, 2 * half[0] - 0.6 * font.size_px)
+            label = sheet.short_label(font, 2 * half[0] - 0.6 * font.size_px)
             sheet.line(x, y - 0.55 * font.size_px, label, font, anchor=0.5)
 
 

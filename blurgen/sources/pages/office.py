@@ -7,234 +7,207 @@ from blurgen.sources.pages.sheet import Column, Sheet
 from blurgen.sources.pages.tables import draw_table
 from blurgen.sources.pages.words import capitalised
 
+_FIRMS = ("Ltd", "Brothers", "Company", "Office", "Partners")
+_GREETINGS = ("Yours sincerely,", "Kind regards,", "Yours faithfully,", "With best wishes,")
+_PAPERS = ("Invoice", "Statement", "Order", "Delivery note", "Price list", "Report")
+
 
 def letter(sheet: Sheet) -> None:
-    """Fill a page with a letter: sender, date, address, ragged paragraphs and a signature."""
-    style, prose, unit = sheet.style, sheet.prose, sheet.unit_px
+    """Fill a page with a letter: sender, date, address, paragraphs and a signature."""
+    style, prose, line = sheet.style, sheet.prose, sheet.style.line_px
     body = sheet.margins(1.2)
-    sender = (
-        f"{prose.label()} & {prose.pick(prose.words['surname'])} {prose.pick(('Ltd', 'Brothers', 'Company', 'Office'))}"
-    )
-    head = style.font("bold", 1.7, style.display)
-    anchor = prose.pick((0.0, 0.5, 1.0))
-    sheet.line(body.x + anchor * body.width, body.y, sheet.fit(sender, head, body.width), head, style.accent, anchor)
-    address = f"{prose.number(1, 240)} {prose.label()} Street, {prose.place()} {prose.number(10000, 99999)}"
-    small = style.font("regular", 0.85, style.display)
-    sheet.line(body.x + anchor * body.width, body.y + 2.1 * style.size_px, address, small, style.muted, anchor)
-    sheet.rule(body.x, body.y + 3.6 * style.size_px, body.width, style.accent, 2)
-    body = body.below(6 * style.size_px)
+    body = body.below(_letterhead(sheet, body))
     recipient = prose.name()
-    for text in (
+    address = (
         recipient,
         f"{prose.number(1, 240)} {prose.label()} Road",
         f"{prose.number(10000, 99999)} {prose.place()}",
-    ):
-        sheet.line(body.x, body.y, text, style.font())
-        body = body.below(style.line_px)
-    sheet.line(body.x + body.width, body.y - style.line_px, f"{prose.place()}, {prose.date()}", style.font(), anchor=1)
-    body = body.below(2 * style.line_px)
-    sheet.line(body.x, body.y, sheet.fit(f"Re: {prose.title()}", style.font("bold"), body.width), style.font("bold"))
-    body = body.below(2 * style.line_px)
-    sheet.line(body.x, body.y, f"Dear {recipient},", style.font())
-    body = body.below(1.6 * style.line_px)
-    closing = 5.5 * style.line_px + 8 * unit
-    blocks.flow(sheet, [Column(body.x, body.y, body.width, body.bottom - closing)], {blocks.bullets: 0.12})
-    _signature(sheet, Column(body.x, body.bottom - closing + 0.8 * style.line_px, body.width, body.bottom))
-
-
-def form(sheet: Sheet) -> None:
-    """Fill a page with the sections of a form: labelled boxes, some filled in, and boxes to tick."""
-    style, prose, unit = sheet.style, sheet.prose, sheet.unit_px
-    body = sheet.margins()
-    body = body.below(
-        sheet.lines(
-            body, f"Form {prose.number(10, 999)}: {prose.title()}", style.font("bold", 1.5, style.display), style.accent
-        )
     )
-    body = body.below(0.6 * style.line_px)
-    body = body.below(sheet.paragraph(body, sheet.styled(prose.paragraph(2)))[0] + 0.6 * style.line_px)
-    section = 0
-    while body.room > 11 * style.line_px:
-        section += 1
-        bar = 1.5 * style.size_px
-        sheet.page.fill(body.x, body.y, body.x + body.width, body.y + bar, style.accent)
-        sheet.line(
-            body.x + 8 * unit,
-            body.y + 0.25 * style.size_px,
-            f"{section}. {capitalised(prose.noun())}",
-            style.font("bold"),
-            style.paper,
-        )
-        body = body.below(bar + 0.5 * style.size_px)
-        for _ in range(prose.number(2, 3)):
-            body = body.below(_form_row(sheet, body))
-        if body.room > 6 * style.line_px:
-            body = body.below(_tick_boxes(sheet, body))
-    blocks.flow(sheet, [body], {})
+    for i, text in enumerate(address):
+        sheet.line(body.x, body.y + i * line, text, style.font())
+    sheet.label(body.below(3 * line), f"{prose.place()}, {prose.date()}", style.font(), anchor=1)
+    body = body.below(5 * line)
+    sheet.label(body, f"Re: {prose.title()}", style.font("bold"))
+    sheet.label(body.below(2 * line), f"Dear {recipient},", style.font())
+    end = body.bottom - 5.5 * line
+    blocks.closed_flow(sheet, Column(body.x, body.y + 3.6 * line, body.width, end), {blocks.bullets: 0.12})
+    _signature(sheet, Column(body.x, end + 0.8 * line, body.width, body.bottom))
 
 
-def invoice(sheet: Sheet) -> None:
-    """Fill a page with parties, a long table with a total, and terms."""
-    style, prose = sheet.style, sheet.prose
-    body = sheet.margins()
-    word = prose.pick(("Invoice", "Statement", "Order", "Delivery note", "Price list", "Report"))
-    sheet.line(
-        body.x, body.y, f"{word} {prose.number(1000, 99999)}", style.font("bold", 2.2, style.display), style.accent
-    )
-    sheet.line(body.x + body.width, body.y + 0.6 * style.size_px, prose.date(), style.font(), anchor=1)
-    body = body.below(3.4 * style.size_px)
-    for party in body.split(2, 30 * sheet.unit_px):
-        address = (prose.name(), f"{prose.number(1, 99)} {prose.label()} Lane", prose.place())
-        for i, text in enumerate(address):
-            sheet.line(party.x, party.y + i * style.line_px, text, style.font("bold" if i == 0 else "regular"))
-    body = body.below(4.2 * style.line_px)
-    while body.room > 16 * style.line_px:
-        body = body.below(draw_table(sheet, body, prose.number(7, 18)) + style.line_px)
-        total = style.font("bold", 1.15)
-        sheet.line(
-            body.x + body.width,
-            body.y,
-            f"Total: {prose.number(100, 9999):,}.{prose.number(0, 99):02}",
-            total,
-            style.accent,
-            1,
-        )
-        body = body.below(2.4 * style.line_px)
-    blocks.flow(sheet, [body], {blocks.note: 0.2, blocks.bullets: 0.2})
-
-
-def receipt(sheet: Sheet) -> None:
-    """Fill a page with a list of goods and prices in a fixed pitch, as tills print them."""
-    style, prose = sheet.style, sheet.prose
-    body = sheet.margins(1.3)
-    for text in (
-        f"{prose.pick(prose.words['surname']).upper()} & SONS",
-        f"{prose.place()}, {prose.label()} Square",
-        prose.date(),
-    ):
-        sheet.line(body.x + body.width / 2, body.y, text, style.font("bold"), anchor=0.5)
-        body = body.below(style.line_px)
-    font = style.font()
-    while body.room > 5 * style.line_px:
-        body = body.below(0.6 * style.line_px)
-        sheet.rule(body.x, body.y, body.width, style.muted)
-        body = body.below(0.5 * style.line_px)
-        for _ in range(prose.number(4, 9)):
-            if body.room < 2.5 * style.line_px:
-                break
-            price = f"{prose.uniform(0.4, 120):.2f}"
-            goods = f"{prose.number(1, 12)} x {prose.noun()}"
-            sheet.line(
-                body.x, body.y, sheet.fit(goods, font, body.width - font.width_px(price) - 2 * style.size_px), font
-            )
-            sheet.line(body.x + body.width, body.y, price, font, anchor=1)
-            body = body.below(style.line_px)
-        sheet.line(body.x, body.y, prose.pick(("TOTAL", "SUBTOTAL", "TAX 7.5%", "CASH")), style.font("bold"))
-        sheet.line(body.x + body.width, body.y, f"{prose.uniform(20, 900):.2f}", style.font("bold"), anchor=1)
-        body = body.below(style.line_px)
-    sheet.line(body.x + body.width / 2, body.y + style.line_px, "Thank you!", style.font(), anchor=0.5)
-
-
-def listing(sheet: Sheet) -> None:
-    """Fill a page with a program, its lines numbered and coloured by kind."""
-    style, prose = sheet.style, sheet.prose
-    body = sheet.margins()
-    header = f"{prose.identifier()}.py"
-    sheet.line(body.x, body.y, header, style.font("bold"))
-    sheet.rule(body.x, body.y + 1.3 * style.size_px, body.width, style.muted)
-    body = body.below(2 * style.size_px)
-    font, depth, row = style.font(), 0, prose.number(0, 200)
-    gutter = font.width_px("0000 ")
-    while body.room >= style.line_px:
-        row += 1
-        sheet.line(body.x + gutter - font.width_px("  "), body.y, str(row), font, style.muted, 1)
-        depth = 0 if depth and prose.chance(0.12) else depth
-        tokens, deeper = _statement(sheet, depth)
-        _code_line(sheet, body.x + gutter + depth * font.width_px("    "), body, tokens)
-        depth = min(depth + 1, 4) if deeper else max(0, depth - prose.chance(0.25))
-        body = body.below(style.line_px)
-
-
-def _code_line(sheet: Sheet, x: float, body: Column, tokens: list[tuple[str, str]]) -> None:
-    """Set tokens (text, kind) one after the other, as far as the line goes."""
-    style = sheet.style
-    looks = {
-        "word": (style.font("bold"), style.accent),
-        "name": (style.font(), style.ink),
-        "value": (style.font(), style.series[1]),
-        "remark": (style.font("italic"), style.muted),
-    }
-    for text, kind in tokens:
-        font, ink = looks[kind]
-        if x + font.width_px(text) > body.x + body.width:
-            break
-        sheet.line(x, body.y, text, font, ink)
-        x += font.width_px(text)
-
-
-def _statement(sheet: Sheet, depth: int) -> tuple[list[tuple[str, str]], bool]:
-    """Return the tokens of a line of code, and whether the next one stands deeper."""
-    prose, name = sheet.prose, sheet.prose.identifier
-    shape = prose.number(0, 8) if depth else prose.pick((0, 0, 3, 7, 8))
-    if shape == 0:
-        return [("def ", "word"), (f"{name()}({name()}, {name()}={prose.number(0, 99)}):", "name")], True
-    if shape == 1:
-        return [("for ", "word"), (name(), "name"), (" in ", "word"), (f"{name()}.{name()}():", "name")], True
-    if shape == 2:
-        return [("if ", "word"), (f"{name()} >= ", "name"), (str(prose.number(0, 255)), "value"), (":", "name")], True
-    if shape == 3:
-        return [(f"# {prose.sentence()}", "remark")], False
-    if shape == 4:
-        return [("return ", "word"), (f"{name()}[{name()}] * {name()}", "name")], False
-    if shape == 5:
-        return [(f"{name()}.{name()}(", "name"), (f'"{prose.noun()}"', "value"), (f", {name()})", "name")], False
-    if shape == 6:
-        return [], False
-    return [(f"{name()} = {name()}({name()}) + ", "name"), (prose.amount().strip("$%"), "value")], False
+def _letterhead(sheet: Sheet, body: Column) -> float:
+    """Set a sender's name and address over a rule; return the height."""
+    style, prose, em = sheet.style, sheet.prose, sheet.style.size_px
+    anchor = prose.pick((0.0, 0.5, 1.0))
+    sender = f"{prose.label()} & {prose.pick(prose.words['surname'])} {prose.pick(_FIRMS)}"
+    sheet.label(body, sender, style.font("bold", 1.7, style.display), style.accent, anchor)
+    address = f"{prose.number(1, 240)} {prose.label()} Street, {prose.place()} {prose.number(10000, 99999)}"
+    sheet.label(body.below(2.2 * em), address, style.font("regular", 0.85, style.display), style.muted, anchor)
+    sheet.rule(body.x, body.y + 3.7 * em, body.width, style.accent, 2)
+    return 6 * em
 
 
 def _signature(sheet: Sheet, column: Column) -> None:
     """Set the end of a letter: a greeting, a scrawl, a name."""
-    style, prose = sheet.style, sheet.prose
-    greeting = prose.pick(("Yours sincerely,", "Kind regards,", "Yours faithfully,", "With best wishes,"))
-    sheet.line(column.x, column.y, greeting, style.font())
+    style, prose, line = sheet.style, sheet.prose, sheet.style.line_px
+    sheet.label(column, prose.pick(_GREETINGS), style.font())
     steps = np.linspace(0, 1, 60)
-    width, height = prose.uniform(5, 9) * style.size_px, 0.7 * style.line_px
     swing = sum(np.sin(steps * prose.uniform(8, 45) + prose.uniform(0, 7)) for _ in range(3)) / 3
-    x = column.x + width * steps + 0.3 * style.size_px * np.sin(steps * 30)
-    sheet.stroke(np.column_stack([x, column.y + 2.3 * style.line_px + height * swing]), style.series[0], 2)
-    sheet.line(column.x, column.y + 3.5 * style.line_px, prose.name(), style.font())
+    x = column.x + (prose.uniform(5, 9) * steps + 0.3 * np.sin(30 * steps)) * style.size_px
+    sheet.stroke(np.column_stack([x, column.y + (2.3 + 0.7 * swing) * line]), style.series[0], 2)
+    sheet.label(column.below(3.5 * line), prose.name(), style.font())
+
+
+def form(sheet: Sheet) -> None:
+    """Fill a page with the sections of a form: labelled boxes, some filled in, and boxes to tick."""
+    style, prose, line = sheet.style, sheet.prose, sheet.style.line_px
+    body = sheet.margins()
+    title = f"Form {prose.number(10, 999)}: {prose.title()}"
+    body = body.below(sheet.lines(body, title, style.font("bold", 1.5, style.display), style.accent) + 0.6 * line)
+    body = body.below(sheet.paragraph(body, sheet.styled(prose.paragraph(2)))[0] + 0.6 * line)
+    section = 0
+    while body.room > 13 * line:
+        section += 1
+        bar = 1.5 * style.size_px
+        sheet.page.fill(body.x, body.y, body.x + body.width, body.y + bar, style.accent)
+        text = f"{section}. {capitalised(prose.noun())}"
+        sheet.line(body.x + 0.5 * style.size_px, body.y + 0.25 * style.size_px, text, style.font("bold"), style.paper)
+        body = body.below(bar + 0.5 * style.size_px)
+        for _ in range(prose.number(2, 3)):
+            body = body.below(_form_row(sheet, body))
+        body = body.below(_tick_boxes(sheet, body))
+    blocks.closed_flow(sheet, body, {})
 
 
 def _form_row(sheet: Sheet, column: Column) -> float:
     """Draw one to three labelled boxes side by side, some filled in; return the height."""
-    style, prose, unit = sheet.style, sheet.prose, sheet.unit_px
+    style, prose, em = sheet.style, sheet.prose, sheet.style.size_px
     label, value = style.font("regular", 0.8), style.font("italic", 1.0, style.mono)
-    height = 1.9 * style.size_px
-    for field in column.split(prose.number(1, 3), 16 * unit):
-        sheet.line(field.x, field.y, sheet.fit(capitalised(prose.noun()), label, field.width), label)
-        top = field.y + 1.1 * style.size_px
-        sheet.page.frame(field.x, top, field.x + field.width, top + height, style.muted, sheet.rule_px)
+    for field in column.split(prose.number(1, 3), em):
+        sheet.label(field, capitalised(prose.noun()), label)
+        top = field.y + 1.1 * em
+        sheet.page.frame(field.x, top, field.x + field.width, top + 1.9 * em, style.muted, sheet.rule_px)
         if prose.chance(0.7):
             entry = prose.pick((prose.name, prose.date, prose.place, prose.quantity))()
-            entry = sheet.fit(entry, value, field.width - 16 * unit)
-            sheet.line(field.x + 8 * unit, top + (height - style.size_px) / 2, entry, value)
-    return height + 1.7 * style.size_px
+            sheet.label(Column(field.x + 0.5 * em, top + 0.45 * em, field.width - em, field.bottom), entry, value)
+    return 3.6 * em
 
 
 def _tick_boxes(sheet: Sheet, column: Column) -> float:
     """Draw a row of boxes with their labels, some ticked; return the height."""
-    style, prose = sheet.style, sheet.prose
-    font, side = style.font(), 0.8 * style.size_px
-    for choice in column.split(prose.number(2, 4), style.size_px):
+    style, prose, em = sheet.style, sheet.prose, sheet.style.size_px
+    side = 0.8 * em
+    for choice in column.split(prose.number(2, 4), em):
         sheet.page.frame(choice.x, choice.y, choice.x + side, choice.y + side, style.ink, sheet.rule_px)
         if prose.chance(0.4):
-            corners = np.array([[0.2, 0.5], [0.45, 0.78], [0.85, 0.1]]) * side + (choice.x, choice.y)
-            sheet.stroke(corners, style.accent, 2)
-        sheet.line(
-            choice.x + 1.4 * style.size_px,
-            choice.y,
-            sheet.fit(prose.label(), font, choice.width - 1.6 * style.size_px),
-            font,
-        )
+            tick = np.array([[0.2, 0.5], [0.45, 0.78], [0.85, 0.1]]) * side + (choice.x, choice.y)
+            sheet.stroke(tick, style.accent, 2)
+        beside = Column(choice.x + 1.4 * em, choice.y, choice.width - 1.4 * em, choice.bottom)
+        sheet.label(beside, sheet.short_label(style.font(), beside.width), style.font())
     return 1.8 * style.line_px
+
+
+def invoice(sheet: Sheet) -> None:
+    """Fill a page with parties, long tables with totals, and terms."""
+    style, prose, em = sheet.style, sheet.prose, sheet.style.size_px
+    body = sheet.margins()
+    head = Column(body.x, body.y, 0.7 * body.width, body.bottom)
+    sheet.label(
+        head, f"{prose.pick(_PAPERS)} {prose.number(1000, 99999)}", style.font("bold", 2.2, style.display), style.accent
+    )
+    sheet.label(body.below(0.9 * em), prose.date(), style.font(), anchor=1)
+    body = body.below(3.6 * em)
+    for party in body.split(2, 2 * em):
+        for i, text in enumerate((prose.name(), f"{prose.number(1, 99)} {prose.label()} Lane", prose.place())):
+            sheet.label(party.below(i * style.line_px), text, style.font("regular" if i else "bold"))
+    body = body.below(4.2 * style.line_px)
+    while body.room > 16 * style.line_px:
+        body = body.below(draw_table(sheet, body, prose.number(7, 18)) + style.line_px)
+        total = f"Total: {prose.number(100, 9999):,}.{prose.number(0, 99):02}"
+        sheet.label(body, total, style.font("bold", 1.15), style.accent, 1)
+        body = body.below(2.4 * style.line_px)
+    blocks.closed_flow(sheet, body, {blocks.note: 0.2, blocks.bullets: 0.2})
+
+
+def receipt(sheet: Sheet) -> None:
+    """Fill a page with lists of goods and prices in a fixed pitch, as tills print them."""
+    style, prose, line = sheet.style, sheet.prose, 1.25 * sheet.style.size_px
+    body = sheet.margins(1.1)
+    shop = f"{prose.pick(prose.words['surname']).upper()} & {prose.pick(('SONS', 'DAUGHTERS', 'FRIENDS'))}"
+    for text in (shop, f"{prose.place()}, {prose.label()} Square", prose.date()):
+        sheet.label(body, text, style.font("bold"), anchor=0.5)
+        body = body.below(line)
+    letters = prose.pick((str.upper, capitalised))
+    while body.room > 6 * line:
+        sheet.rule(body.x, body.y + 0.6 * line, body.width, style.muted)
+        body = body.below(1.1 * line)
+        for _ in range(min(prose.number(4, 9), int(body.room / line) - 3)):
+            goods = f"{prose.number(1, 99999):05} {prose.number(1, 12)} x {letters(prose.noun())}"
+            _item(sheet, body, goods, f"{prose.uniform(0.4, 120):.2f}", "regular")
+            body = body.below(line)
+        _item(
+            sheet, body, prose.pick(("TOTAL", "SUBTOTAL", "TAX 7.5%", "CASH")), f"{prose.uniform(20, 900):.2f}", "bold"
+        )
+        body = body.below(line)
+    sheet.label(body.below(body.room - style.size_px), "Thank you!", style.font(), anchor=0.5)
+
+
+def _item(sheet: Sheet, column: Column, name: str, price: str, cut: str) -> None:
+    """Set a name on the left and a price on the right of a line."""
+    font = sheet.style.font(cut)
+    sheet.label(column, price, font, anchor=1)
+    free = column.width - font.width_px(price) - font.size_px
+    sheet.line(column.x, column.y, sheet.fit(name, font, free), font)
+
+
+def listing(sheet: Sheet) -> None:
+    """Fill a page with a program, its lines numbered and coloured by kind."""
+    style, prose, font = sheet.style, sheet.prose, sheet.style.font()
+    body = sheet.margins()
+    sheet.label(body, f"{prose.identifier()}.py", style.font("bold"))
+    sheet.rule(body.x, body.y + 1.3 * style.size_px, body.width, style.muted)
+    body = body.below(2 * style.size_px)
+    depth, first, gutter = 0, prose.number(1, 200), font.width_px("0000 ")
+    for row in range(int(body.room / style.line_px)):
+        line = body.below(row * style.line_px)
+        sheet.line(line.x + 0.8 * gutter, line.y, str(first + row), font, style.muted, 1)
+        tokens, deeper = _statement(sheet, depth)
+        indent = gutter + depth * font.width_px("    ")
+        _code(sheet, Column(line.x + indent, line.y, line.width - indent, line.bottom), tokens)
+        depth = min(depth + 1, 4) if deeper else max(0, depth - (4 if prose.chance(0.1) else prose.chance(0.25)))
+
+
+def _code(sheet: Sheet, line: Column, tokens: list[tuple[str, str]]) -> None:
+    """Set tokens (text, kind) one after the other, as far as the line goes."""
+    style, x = sheet.style, line.x
+    looks = {"word": ("bold", style.accent), "name": ("regular", style.ink), "value": ("regular", style.series[1])}
+    for text, kind in tokens:
+        cut, ink = looks.get(kind, ("italic", style.muted))
+        font = style.font(cut)
+        text = sheet.fit(text, font, line.x + line.width - x) if kind == "remark" else text
+        if x + font.width_px(text) > line.x + line.width:
+            break
+        sheet.line(x, line.y, text, font, ink)
+        x += font.width_px(text)
+
+
+def _statement(sheet: Sheet, depth: int) -> tuple[list[tuple[str, str]], bool]:
+    """Return the tokens (text, kind) of a line of code, and whether the next one stands deeper."""
+    prose, name = sheet.prose, sheet.prose.identifier
+    shape = prose.pick(
+        ("def", "for", "if", "remark", "return", "call", "blank", "let", "let", "let") if depth else ("def", "let")
+    )
+    if shape == "def":
+        return [("def ", "word"), (f"{name()}({name()}, {name()}={prose.number(0, 99)}):", "name")], True
+    if shape == "for":
+        return [("for ", "word"), (name(), "name"), (" in ", "word"), (f"{name()}.{name()}():", "name")], True
+    if shape == "if":
+        return [("if ", "word"), (f"{name()} >= ", "name"), (str(prose.number(0, 255)), "value"), (":", "name")], True
+    if shape == "remark":
+        return [(f"# {prose.sentence()}", "remark")], False
+    if shape == "return":
+        return [("return ", "word"), (f"{name()}[{name()}] * {name()}", "name")], False
+    if shape == "call":
+        return [(f"{name()}.{name()}(", "name"), (f'"{prose.noun()}"', "value"), (f", {name()})", "name")], False
+    if shape == "blank":
+        return [], False
+    return [(f"{name()} = {name()}({name()}) + ", "name"), (prose.amount().strip("$%"), "value")], False

@@ -79,17 +79,35 @@ class Sheet:
     def line(self, x: float, y: float, text: str, font: Font, ink: Colour | None = None, anchor: float = 0.0) -> None:
         """Set one line whose slot of one em starts at y; x is its left end, centre (anchor 0.5) or right end (1)."""
         x -= anchor * font.width_px(text) if anchor else 0
-        self.page.text(font, x, y + _ASCENT_EM * font.size_px, text, self.style.ink if ink is None else ink)
+        self.page.text(font, x, self.baseline(y, font), text, self.style.ink if ink is None else ink)
+
+    def baseline(self, y: float, font: Font) -> float:
+        """Return where a line whose slot starts at y stands."""
+        return y + _ASCENT_EM * font.size_px
+
+    def label(self, column: Column, text: str, font: Font, ink: Colour | None = None, anchor: float = 0.0) -> None:
+        """Set one line at the top of a column, at its left (anchor 0), centre (0.5) or right (1), cut to its width."""
+        self.line(column.x + anchor * column.width, column.y, self.fit(text, font, column.width), font, ink, anchor)
 
     def fit(self, text: str, font: Font, width: float) -> str:
         """Return as many of the first words as fit into a width; at least the first, cut where it must be."""
+        if font.width_px(text) <= width:
+            return text
         words = text.split(" ")
         while len(words) > 1 and font.width_px(" ".join(words)) > width:
             words.pop()
-        text = " ".join(words)
+        text = " ".join(words).rstrip(",;:")
         while len(text) > 1 and font.width_px(text) > width:
             text = text[:-1]
-        return text.rstrip(",;:")
+        return text
+
+    def short_label(self, font: Font, width: float) -> str:
+        """Return a random one-word label that fits into a width, cut only where no word seems to fit."""
+        for _ in range(12):
+            text = self.prose.label()
+            if font.width_px(text) <= width:
+                return text
+        return self.fit(text, font, width)
 
     def wrap(self, text: str, font: Font, width: float) -> list[str]:
         """Return the text in lines that fit into a width."""
@@ -178,16 +196,16 @@ class Sheet:
             used += advance
         return len(words), used, space
 
-    def count_lines(self, words: list[Word], width: float) -> int:
+    def count_lines(self, words: list[Word], width: float, indent: float = 0.0) -> int:
         """Return how many lines the words take in a column of some width."""
         lines = 0
         while words:
-            words = words[self._line_break(words, width)[0] :]
-            lines += 1
+            words = words[self._line_break(words, width - indent)[0] :]
+            lines, indent = lines + 1, 0.0
         return lines
 
     def _words(self, words: list[Word], x: float, y: float, space: float) -> None:
-        baseline = y + _ASCENT_EM * words[0].font.size_px
+        baseline = self.baseline(y, words[0].font)
         for word in words:
             self.page.text(word.font, x, baseline, word.text, word.ink)
             x += word.font.width_px(word.text) + space

@@ -7,7 +7,7 @@ from blurgen.sources.pages.dice import Dice
 from blurgen.sources.pages.fonts import Face, Family, Font
 from blurgen.sources.pages.page import Colour, mix
 
-_PAPERS = {"white": 0.48, "pale": 0.26, "coloured": 0.12, "grey": 0.05, "inverse": 0.09}
+_PAPERS = {"white": 0.52, "pale": 0.26, "coloured": 0.09, "grey": 0.05, "inverse": 0.08}
 _FONTSETS = {
     "Computer Modern": "cm",
     "Computer Modern Sans": "cm",
