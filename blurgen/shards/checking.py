@@ -23,11 +23,15 @@ def problems(path: str | os.PathLike) -> Iterator[str]:
 
     This reads every byte, in this process: `verify` does the same in one that may be lost.
     """
+    found = False
     try:
         members = parts(Path(path))[0]
         for part in members:
-            yield from _part_problems(part)
-        if len(members) > 1:
+            for sentence in _part_problems(part):
+                found = True
+                yield sentence
+        # Files that are damaged already would only be named again.
+        if len(members) > 1 and not found:
             deque(in_order(members), maxlen=0)
     except (BadShard, OSError) as error:
         yield str(error)
@@ -45,7 +49,8 @@ def _part_problems(part: Part) -> Iterator[str]:
 
 def file_problems(file: ShardFile) -> Iterator[str]:
     """Yield a sentence for everything that is wrong within one file."""
-    for check in (_index_problems, _source_problems, _meta_problems, _data_problems):
+    yield from _index_problems(file)
+    for check in (_source_problems, _meta_problems, _data_problems):
         for sentence in check(file):
             yield f"{file.structure.path}: {sentence}"
 

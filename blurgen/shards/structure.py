@@ -28,6 +28,7 @@ from blurgen.shards.layout import (
 )
 
 _MAX_LINKS, _MAX_ATTRS, _MAX_ATTR_BYTES, _MAX_ROWS = 64, 64, 1 << 26, 1 << 40
+_NAMES = re.compile(r"meta|source|manifest|kernel|(sharp|blurred)(_x\d{1,3})?")
 _TABLES = {"meta": META, "source": SOURCE, "manifest": MANIFEST}
 # What h5py raises on a damaged file depends on where the damage is.
 _H5PY_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
@@ -88,6 +89,8 @@ def parse(path: str | os.PathLike) -> Structure:
         layout = _layout(regions, texts) if kind == FORMAT else None
         _check_regions(kind, regions, layout, identity[0])
         attrs = _attrs(texts)
+        if layout and attrs.get("arrays") != list(layout.arrays):
+            raise BadShard(f"its attribute arrays names {attrs.get('arrays')}, and it holds {list(layout.arrays)}")
     return Structure(path, kind, regions, texts, attrs, layout, identity)
 
 
@@ -128,14 +131,15 @@ def chunk_table(structure: Structure, name: str) -> np.ndarray:
 def index_problem(structure: Structure, name: str) -> str | None:
     """Return what is wrong with where HDF5 finds the items of ``/name``, or None."""
     region = structure.regions[name]
+    if not region.count:
+        return None
     try:
         table = chunk_table(structure, name)
     except BadShard as error:
         return str(error)
-    if region.offset is not None:
-        steps = region.offset + region.item_bytes * np.arange(region.count)
-        if not np.array_equal(table[:, 0], steps) or np.any(table[:, 1] != region.item_bytes):
-            return f"the chunks of /{name} do not follow each other"
+    steps = None if region.offset is None else region.offset + region.item_bytes * np.arange(region.count)
+    if steps is not None and not (np.array_equal(table[:, 0], steps) and np.all(table[:, 1] == region.item_bytes)):
+        return f"{structure.path} is not a sound shard: the chunks of /{name} do not follow each other"
     return None
 
 
@@ -225,6 +229,8 @@ def _names(file) -> list[str]:
 
 
 def _region(file, name: str, size: int) -> Region:
+    if not _NAMES.fullmatch(name):
+        raise BadShard(f"/{name} is not part of the format")
     link = file.links.get_info(name.encode()).type
     if link != h5l.TYPE_HARD:
         kinds = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
@@ -292,7 +298,7 @@ def _offset(name: str, dataset, plist, item: Region) -> int:
             raise BadShard(f"/{name} has no data")
         return start or 0
     if plist.get_alloc_time() != h5d.ALLOC_TIME_EARLY:
-        raise BadShard(f"/{name} was not allocated when it was created, as a file of blurgen is: pack it again")
+        raise BadShard(f"/{name} was not allocated when it was created, as blurgen does")
     zeros = (0,) * len(item.shape)
     probes = {0, item.count // 2, item.count - 1}
     infos = {index: dataset.get_chunk_info_by_coord((index, *zeros)) for index in probes}
