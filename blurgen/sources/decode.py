@@ -12,28 +12,27 @@ everything else goes through Pillow, apart from what only OpenCV reads at its fu
 import io
 import os
 import struct
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from blurgen.sources import BadImage
-from blurgen.sources.header import Header, check_jpeg_data, check_png_data, ran_dry, read_header
+from blurgen.sources.header import Header, check_jpeg_data, check_png_data, longer_jpeg, read_header
 
-MAX_PIXELS = 200_000_000
-MAX_WORKING_BYTES = 800_000_000
+# Peak bytes per pixel of a whole decode, our own arrays included: measured, then rounded up.
+_PLAIN_BYTES, _DEEP_BYTES, _FLOAT_BYTES, _PILLOW_BYTES = 6.5, 24, 40, 16
+_BYTES_PER_PIXEL = {"JPEG2000": 32, "AVIF": 24, "WEBP": 32}
+MAX_WORKING_BYTES = 750_000_000
 # A second fence behind our own checks; OpenCV reads it when it is imported.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(MAX_WORKING_BYTES / _PLAIN_BYTES)))
 
 import cv2  # noqa: E402
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
+from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
 
 _PLAIN = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-# Peak bytes per pixel of a whole decode, our own arrays included: measured, then rounded up.
-_BYTES_PER_PIXEL = {"JPEG2000": 32, "AVIF": 24, "WEBP": 24}
-_PILLOW_BYTES, _DEEP_BYTES, _FLOAT_BYTES = 16, 24, 40
 # What Pillow's readers let escape when a file is malformed.
 _FAULTS = (
     OSError,
@@ -43,10 +42,10 @@ _FAULTS = (
     AttributeError,
     ArithmeticError,
     LookupError,
-    NotImplementedError,
+    RuntimeError,
     struct.error,
 )
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS = 256, 257, 258, 262, 274, 277
 _EXTRA_CHANNELS, _SAMPLE_FORMAT, _ICC_PROFILE = 338, 339, 34675
 _TIFF_TAGS = (
@@ -61,6 +60,7 @@ _TIFF_TAGS = (
     _ICC_PROFILE,
 )
 _RGB, _ASSOCIATED_ALPHA = 2, 1
+_CONVERTIBLE = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr", "HSV"})
 _ROWS_AT_ONCE = 256
 
 
@@ -76,8 +76,8 @@ def decode(data: bytes) -> np.ndarray:
     ------
     BadImage
         With the reason ``"empty"``, ``"not-an-image"``, ``"unsupported"``, ``"truncated"``, ``"corrupt"``,
-        ``"too-large"`` (more than 200 megapixels, or more than 800 MB to decode), ``"not-finite"`` or
-        ``"out-of-range"`` (floats beyond [0, 1]).
+        ``"too-large"`` (more than 750 MB of memory to decode: 115 megapixels of a plain JPEG, 46 of most others),
+        ``"not-finite"`` or ``"out-of-range"`` (floats beyond [0, 1]).
 
     Examples
     --------
@@ -109,25 +109,33 @@ def image_size(data: bytes) -> tuple[int, int]:
         tags = _tiff_tags(bytes(data))
         width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
     elif not header.plain or header.extras:
-        _check_size(width, height, 3 if header.plain else _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
+        _check_size(width, height, _BYTES_PER_PIXEL.get(header.kind, _PLAIN_BYTES))
         image = _open(bytes(data), header)
         width, height = image.size
         orientation = _orientation(image)
-    _check_size(width, height, 3)
+    _check_size(width, height, _PLAIN_BYTES)
     return (height, width) if orientation >= 5 else (width, height)
 
 
 def _decode_plain(data: bytes, header: Header) -> np.ndarray:
-    _check_size(header.width, header.height, 3 + 6 * header.progressive + 3 * header.extras)
+    _check_size(header.width, header.height, _PLAIN_BYTES + 3 * header.progressive)
     end = check_jpeg_data(data, header) if header.kind == "JPEG" else 0
     pixels = _imdecode(data, _PLAIN)
-    if end and ran_dry(pixels, data, header, end):
+    if header.one_scan and _ran_dry(pixels, data, header, end):
         raise BadImage("truncated", "the image data of the JPEG end before its last block")
     if not header.extras:
         return pixels
     image = _open(data, header)
     pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=header.channels == 1)
     return _turn(pixels, _orientation(image))
+
+
+def _ran_dry(pixels: np.ndarray, data: bytes, header: Header, end: int) -> bool:
+    """Return whether a JPEG had too little data: libjpeg paints what is missing mid-gray, and more data change it."""
+    height, width = pixels.shape[:2]
+    if np.any(pixels[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :] != 128):
+        return False
+    return not np.array_equal(pixels, _imdecode(longer_jpeg(data, header, end), _PLAIN))
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
@@ -143,8 +151,7 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray:
 def _decode_deep_png(data: bytes) -> np.ndarray:
     """Return the pixels of a 16-bit PNG, which Pillow would cut to its upper bytes."""
     image = _open(data, Header("PNG"))
-    stored = _imdecode(data, _AS_STORED)
-    pixels = _flatten_deep(stored, premultiplied=False)
+    pixels = _flatten_deep(_imdecode(data, _AS_STORED))
     pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=image.mode in ("I;16", "LA"))
     return _turn(pixels, _orientation(image))
 
@@ -161,32 +168,35 @@ def _decode_with_pillow(data: bytes, header: Header) -> np.ndarray:
     _check_size(*image.size, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
     try:
         image.load()
-        return np.asarray(_upright_rgb(image))
+        return _upright_rgb(image)
     except _BOMBS as error:
         raise _too_large(*image.size) from error
     except _FAULTS as error:
         raise _fault(error, header.kind) from error
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded Pillow image of any mode as RGB in sRGB over white, turned upright."""
+def _upright_rgb(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a loaded Pillow image of any mode, in sRGB over white, turned upright."""
     profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
+    orientation = _orientation(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage("unsupported", "32-bit integer pixels have no known range; save the image with 16 bits")
-        image = Image.fromarray(_to_8_bits(values))
-    if image.mode == "F":
-        image = Image.fromarray(_encode_light(np.asarray(image)))
+        image = Image.fromarray(_to_8_bits(_in_16_bits(np.asarray(image))))
+    elif image.mode == "F":
+        image = Image.fromarray(_in_strips(_encode_light, np.asarray(image)))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        colours = _convert_profile(image.convert("RGB"), profile)
-        return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
-    if image.mode not in ("L", "CMYK", "LAB"):
-        image = image.convert("RGB")
-    return _convert_profile(image, profile)
+        pixels = _in_strips(_over_white, np.asarray(image.convert("RGBA")))
+    elif image.mode == "CMYK":
+        return _turn(np.asarray(_cmyk_to_srgb(image, profile)), orientation)
+    elif image.mode in _CONVERTIBLE:
+        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    else:
+        raise BadImage("unsupported", f"pixels of the kind {image.mode} are not converted here; save the image as RGB")
+    return _turn(_to_srgb(pixels, profile, gray=image.mode in ("1", "L", "LA")), orientation)
+
+
+def _cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    transform = profile and _srgb_transform(profile, "CMYK")
+    return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
 
 
 def _tiff_tags(data: bytes) -> dict[int, Any]:
@@ -213,7 +223,7 @@ def _decode_deep_tiff(data: bytes, tags: Mapping[int, Any]) -> np.ndarray | None
     _check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else _DEEP_BYTES)
     stored = _imdecode(data, _AS_STORED)
     if form == 3:
-        pixels = cv2.cvtColor(_encode_light(stored[..., :3]), cv2.COLOR_BGR2RGB)
+        pixels = _in_strips(lambda bgr: _encode_light(bgr[..., 2::-1]), stored)
     else:
         pixels = _flatten_deep(stored, premultiplied=(tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA)
     return _turn(_to_srgb(pixels, tags[_ICC_PROFILE]), tags[_ORIENTATION] or 1)
@@ -238,8 +248,8 @@ def _fault(error: Exception, kind: str) -> BadImage:
     return BadImage(reason, f"the {kind} image cannot be decoded: {error}")
 
 
-def _check_size(width: int, height: int, bytes_per_pixel: int) -> None:
-    if width * height > min(MAX_PIXELS, MAX_WORKING_BYTES // bytes_per_pixel):
+def _check_size(width: int, height: int, bytes_per_pixel: float) -> None:
+    if width * height * bytes_per_pixel > MAX_WORKING_BYTES:
         raise _too_large(width, height)
 
 
@@ -267,24 +277,46 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
+def _in_strips(convert: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) uint8 pixels, converted a few rows at a time, so that no large array is made in between."""
+    converted = np.empty((*pixels.shape[:2], 3), np.uint8)
+    for top in range(0, len(pixels), _ROWS_AT_ONCE):
+        rows = convert(pixels[top : top + _ROWS_AT_ONCE])
+        converted[top : top + _ROWS_AT_ONCE] = rows if rows.ndim == 3 else rows[..., None]
+    return converted
+
+
+def _in_16_bits(values: np.ndarray) -> np.ndarray:
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage("unsupported", "32-bit integer pixels have no known range; save the image with 16 bits")
+    return values
+
+
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _flatten_deep(stored: np.ndarray, premultiplied: bool) -> np.ndarray:
-    """Return 16-bit pixels, gray, BGR or BGRA, as (H, W, 3) uint8 RGB over white."""
-    stored = stored.reshape(*stored.shape[:2], -1)
-    pixels = np.empty((*stored.shape[:2], 3), np.uint8)
-    for top in range(0, len(stored), _ROWS_AT_ONCE):
-        rows = stored[top : top + _ROWS_AT_ONCE]
-        colours = rows[..., 2::-1].astype(np.uint64)
-        if rows.shape[2] == 4:
-            alpha = rows[..., 3:].astype(np.uint64)
-            if not premultiplied:
-                colours = (colours * alpha + 32767) // 65535
-            colours = np.minimum(colours + 65535 - alpha, 65535)
-        pixels[top : top + _ROWS_AT_ONCE] = _to_8_bits(colours)
-    return pixels
+def _over_white(rgba: np.ndarray) -> np.ndarray:
+    """Return 8-bit RGBA pixels laid over white, rounded."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _flatten_deep(stored: np.ndarray, premultiplied: bool = False) -> np.ndarray:
+    """Return 16-bit pixels as OpenCV has them (gray, BGR or BGRA) as (H, W, 3) uint8 RGB over white."""
+    if stored.ndim == 2:
+        return _in_strips(_to_8_bits, stored)
+    return _in_strips(partial(_deep_over_white, premultiplied=premultiplied), stored)
+
+
+def _deep_over_white(bgra: np.ndarray, premultiplied: bool) -> np.ndarray:
+    colours = bgra[..., 2::-1].astype(np.uint64)
+    if bgra.shape[2] == 4:
+        alpha = bgra[..., 3:].astype(np.uint64)
+        if not premultiplied:
+            colours = (colours * alpha + 32767) // 65535
+        colours = np.minimum(colours + 65535 - alpha, 65535)
+    return _to_8_bits(colours)
 
 
 def _encode_light(light: np.ndarray) -> np.ndarray:
@@ -300,23 +332,14 @@ def _encode_light(light: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels converted from an ICC profile to sRGB, in place where that is possible."""
+    """Return (H, W, 3) uint8 pixels converted from an ICC profile to sRGB."""
     transform = profile and _srgb_transform(profile, "L" if gray else "RGB")
     if not transform:
         return pixels
     if gray:
         ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
         return np.asarray(ImageCms.applyTransform(ramp, transform))[0].take(pixels[..., 0], axis=0)
-    for top in range(0, len(pixels), _ROWS_AT_ONCE):
-        rows = pixels[top : top + _ROWS_AT_ONCE]
-        rows[:] = ImageCms.applyTransform(Image.fromarray(rows), transform)
-    return pixels
-
-
-def _convert_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a Pillow image as RGB in sRGB."""
-    transform = profile and _srgb_transform(profile, image.mode)
-    return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
+    return _in_strips(lambda rows: np.asarray(ImageCms.applyTransform(Image.fromarray(rows), transform)), pixels)
 
 
 @lru_cache(maxsize=64)

@@ -162,28 +162,27 @@ def _prefix(root: str) -> str:
 
 
 def _descend(root: str, folder: str, parts: list[str]) -> Iterator[str]:
-    """Yield the paths below ``root/folder``, relative to the root, that match the parts of a glob."""
+    """Yield the paths below ``root/folder``, relative to the root, that match the parts of a glob.
+
+    A link to a folder that leads out of the root is yielded itself, for `read` to refuse; one that stays inside is
+    followed where the glob names its level, and not by ``**``, which could run in circles.
+    """
     head, rest = parts[0], parts[1:]
     if head == "**":
         yield from _descend(root, folder, rest)
-        for entry, path in _listing(root, folder):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _descend(root, path, parts)
-            elif entry.is_dir() and not _leads_inside(root, entry.path):
-                yield path
-        return
-    match = name_pattern(head).match
     for entry, path in _listing(root, folder):
-        if not match(entry.name):
+        if head != "**" and not name_pattern(head).match(entry.name):
             continue
-        if not rest:
+        if head != "**" and not rest:
             if is_image_name(entry.name):
                 yield path
-        elif entry.is_dir():
-            if not entry.is_symlink() or _leads_inside(root, entry.path):
-                yield from _descend(root, path, rest)
-            else:
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _descend(root, path, parts if head == "**" else rest)
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            if not _leads_inside(root, entry.path):
                 yield path
+            elif head != "**":
+                yield from _descend(root, path, rest)
 
 
 def _listing(root: str, folder: str) -> Iterator[tuple[os.DirEntry, str]]:
