@@ -77,14 +77,13 @@ def rasterize(
     >>> kernel[1].tolist(), shift.tolist()
     ([0.25, 0.5, 0.25], [-1.0, 0.0])
     """
-    path, weights = _checked(path, weights)
-    origin = path[0].copy()
-    # a path far from the origin keeps its sub-pixel precision
-    path = _relative(path, origin)
-    clip = _exposed(path, weights, exposure)
-    centre = np.array(_anchor_point(path, weights, clip, exposure, anchor))
-    half = max(checked_side(side_px) // 2, half_side(clip[0], centre[0], centre[1]))
-    return render(*clip, centre[0], centre[1], half), -(origin + centre)
+    half = checked_side(side_px) // 2
+    rows, weights = _checked(path, weights)
+    # measured from its start, a path far from the origin keeps its sub-pixel precision
+    start, rows = rows[:, 0], _from_start(rows)
+    seen, seen_weights = _exposed(rows, weights, exposure)
+    x, y = _anchor_point(rows, weights, seen, seen_weights, exposure, anchor)
+    return render(seen, seen_weights, x, y, half), -(start + (x, y))  # noqa: RUF005 - a sum
 
 
 def taps(kernel: np.ndarray) -> Taps:
@@ -120,17 +119,13 @@ def equal_weights(segments: int) -> np.ndarray:
 
 
 def _checked(path: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return `path` as float64 (n, 2) with n >= 2, and `weights` as float64 (n - 1,) that sum to 1."""
-    path = np.require(path, np.float64, ["C", "W"])
-    if path.ndim != 2 or path.shape[1] != 2 or not path.shape[0]:
-        raise ValueError(f"path must have the shape (n, 2) with n >= 1, got {path.shape}")
-    if not np.isfinite(path).all():
-        raise ValueError("path must be finite, got NaN or infinity; remove the bad positions")
-    if weights is None:
-        weights = equal_weights(max(path.shape[0] - 1, 1))
-    else:
-        weights = _checked_weights(weights, path.shape[0] - 1)
-    return (np.repeat(path, 2, axis=0) if path.shape[0] == 1 else path), weights
+    """Return x and y as rows, float64 (2, n) with n >= 2, and `weights` as float64 (n - 1,) that sum to 1."""
+    rows = np.require(np.asarray(path, np.float64).T, requirements=["C", "W"])
+    if rows.ndim != 2 or rows.shape[0] != 2 or not rows.shape[1]:
+        raise ValueError(f"path must have the shape (n, 2) with n >= 1, got {rows.shape[::-1]}")
+    segments = rows.shape[1] - 1
+    weights = equal_weights(max(segments, 1)) if weights is None else _checked_weights(weights, segments)
+    return (rows if segments else np.repeat(rows, 2, axis=1)), weights
 
 
 def _checked_weights(weights: np.ndarray, segments: int) -> np.ndarray:
@@ -146,17 +141,20 @@ def _checked_weights(weights: np.ndarray, segments: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _relative(path: np.ndarray, origin: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        path = path - origin
-    reach = max(-path.min(), path.max())
-    if not reach < MAX_SIDE_PX:
-        raise ValueError(f"path must stay within {MAX_SIDE_PX} px of its start, got {reach:g} px; scale it down")
-    return path
+def _from_start(path: np.ndarray) -> np.ndarray:
+    """Return the rows x and y of a path measured from its first position."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        offsets = path - path[:, :1]
+    farthest = max(offsets.max(), -offsets.min())
+    if farthest < MAX_SIDE_PX:
+        return offsets
+    if np.isfinite(path).all():
+        raise ValueError(f"path must stay within {MAX_SIDE_PX} px of its start, got {farthest:g} px; scale it down")
+    raise ValueError("path must be finite, got NaN or infinity; remove the bad positions")
 
 
 def _exposed(path: np.ndarray, weights: np.ndarray, exposure: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a path that an exposure sees, and weights that sum to 1."""
+    """Return the part (2, m) of a path (2, n) that an exposure sees, and weights (m - 1,) that sum to 1."""
     start, end = (float(edge) for edge in exposure)
     if not 0 <= start < end <= 1:
         raise ValueError(f"exposure must hold fractions with 0 <= start < end <= 1, got ({start:g}, {end:g})")
@@ -166,8 +164,9 @@ def _exposed(path: np.ndarray, weights: np.ndarray, exposure: tuple[float, float
     first = np.searchsorted(times, start, side="right") - 1
     last = np.searchsorted(times, end, side="left")
     edges = np.concatenate(([start], times[first + 1 : last], [end]))
-    seen = np.empty((edges.size, 2))
-    seen[0], seen[1:-1], seen[-1] = _position(path, times, start), path[first + 1 : last], _position(path, times, end)
+    seen = np.empty((2, edges.size))
+    seen[:, 0], seen[:, -1] = _position(path, times, start), _position(path, times, end)
+    seen[:, 1:-1] = path[:, first + 1 : last]
     return seen, np.diff(edges) / (end - start)
 
 
@@ -180,99 +179,120 @@ def _position(path: np.ndarray, times: np.ndarray, time: float) -> np.ndarray:
     """Return the position (x, y) at a time in [0, 1]."""
     after = max(int(np.searchsorted(times, time, side="left")), 1)
     part = (time - times[after - 1]) / (times[after] - times[after - 1])
-    return path[after - 1] + part * (path[after] - path[after - 1])
+    return path[:, after - 1] + part * (path[:, after] - path[:, after - 1])
 
 
-def _anchor_point(path, weights, clip, exposure, anchor) -> tuple[float, float]:
+def _anchor_point(path, weights, seen, seen_weights, exposure, anchor) -> tuple[float, float]:
     """Return the position (x, y) that goes to the centre pixel."""
     if anchor == "barycentre":
-        return barycentre(*clip)
+        return barycentre(seen, seen_weights)
     if anchor == "mid-exposure":
         return tuple(_position(path, _times(weights), sum(exposure) / 2))
     if anchor == "start":
-        return tuple(path[0])
+        return tuple(path[:, 0])
     if anchor == "bbox":
-        return tuple((clip[0].min(axis=0) + clip[0].max(axis=0)) / 2)
+        return tuple((seen.min(axis=1) + seen.max(axis=1)) / 2)
     raise ValueError(f"anchor must be one of {', '.join(ANCHORS)}, got {anchor!r}")
 
 
 @njit
 def barycentre(path, weights):
-    """Return the mean position (x, y) over time; `weights` (n - 1,) sum to 1."""
+    """Return the mean position (x, y) over time of a path (2, n); `weights` (n - 1,) sum to 1."""
     x = y = 0.0
     for i in range(weights.shape[0]):
-        x += weights[i] * (path[i, 0] + path[i + 1, 0])
-        y += weights[i] * (path[i, 1] + path[i + 1, 1])
+        x += weights[i] * (path[0, i] + path[0, i + 1])
+        y += weights[i] * (path[1, i] + path[1, i + 1])
     return 0.5 * x, 0.5 * y
 
 
 @njit
-def half_side(path, centre_x, centre_y):
-    """Return the least h such that pixels -h to h around the centre hold the splat of the path."""
-    reach = 0.0
-    for i in range(path.shape[0]):
-        reach = max(reach, abs(path[i, 0] - centre_x), abs(path[i, 1] - centre_y))
-    return int(np.ceil(reach))
-
-
-@njit
 def render(path, weights, centre_x, centre_y, half):
-    """Return the float32 kernel (2 half + 1, 2 half + 1) of a path that stays within `half` px of the centre."""
-    side = 2 * half + 1
-    mass = np.zeros((side + 1, side + 1))  # a path on the last pixel's line touches one row beyond, with nothing
-    _splat(path, weights, centre_x, centre_y, half, mass)
-    total = 0.0
-    for row in range(side):
-        for column in range(side):
-            if mass[row, column] < _DUST:
-                mass[row, column] = 0.0
-            total += mass[row, column]
-    kernel = np.empty((side, side), np.float32)
-    for row in range(side):
-        for column in range(side):
-            kernel[row, column] = mass[row, column] / total
+    """Return the float32 kernel (k, k) of a path (2, n); `weights` sum to 1, k >= 2 half + 1 holds all its mass."""
+    kernel = np.empty((2 * half + 1, 2 * half + 1), np.float32)
+    needed = _render_into(path, weights, centre_x, centre_y, kernel)
+    if needed > half:
+        kernel = np.empty((2 * needed + 1, 2 * needed + 1), np.float32)
+        _render_into(path, weights, centre_x, centre_y, kernel)
     return kernel
 
 
 @njit
-def _splat(path, weights, centre_x, centre_y, half, mass):
-    """Add the time integral of the bilinear splat of a path to `mass`.
+def render_paths(paths, weights, kernels):
+    """Fill `kernels` (lanes, k, k) with those of the barycentred `paths` (lanes, 2, n).
 
-    (cx, cy) is the cell, (x, y) the last position relative to the centre; w, u, v, uv are the integrals over the
-    time spent in this cell of 1, x - cx, y - cy and their product.
+    Returns half the side that they need; if it is more than k // 2, some kernels lack mass.
     """
-    x, y = path[0, 0] - centre_x, path[0, 1] - centre_y
-    cx, cy = np.floor(x), np.floor(y)
-    w = u = v = uv = 0.0
-    for i in range(weights.shape[0]):
-        end_x, end_y = path[i + 1, 0] - centre_x, path[i + 1, 1] - centre_y
-        time = weights[i]
-        while not (cx <= end_x <= cx + 1.0 and cy <= end_y <= cy + 1.0):
-            part, step_x, step_y = _exit(x, y, end_x, end_y, cx, cy)
-            border_x = cx + max(step_x, 0.0) if step_x != 0.0 else min(max(x + part * (end_x - x), cx), cx + 1.0)
-            border_y = cy + max(step_y, 0.0) if step_y != 0.0 else min(max(y + part * (end_y - y), cy), cy + 1.0)
-            w, u, v, uv = _along(x - cx, y - cy, border_x - cx, border_y - cy, time * part, w, u, v, uv)
-            _deposit(mass, int(cy) + half, int(cx) + half, w, u, v, uv)
-            w = u = v = uv = 0.0
-            x, y, cx, cy, time = border_x, border_y, cx + step_x, cy + step_y, time * (1.0 - part)
-        w, u, v, uv = _along(x - cx, y - cy, end_x - cx, end_y - cy, time, w, u, v, uv)
-        x, y = end_x, end_y
-    _deposit(mass, int(cy) + half, int(cx) + half, w, u, v, uv)
+    needed = 0
+    for lane in range(paths.shape[0]):
+        x, y = barycentre(paths[lane], weights)
+        needed = max(needed, _render_into(paths[lane], weights, x, y, kernels[lane]))
+    return needed
 
 
 @njit
-def _exit(x, y, end_x, end_y, cx, cy):
-    """Return where a segment that ends outside the cell leaves it: the fraction of its length and the step (x, y)."""
+def _render_into(path, weights, centre_x, centre_y, kernel):
+    """Fill `kernel` with what it can hold of a path, and return half the side that holds all."""
+    side = kernel.shape[0]
+    mass, needed = _splat(path, weights, centre_x, centre_y, side // 2)
+    for row in range(side):
+        for column in range(side):
+            here = mass[row, column]
+            kernel[row, column] = here if here > _DUST else 0.0
+    return needed
+
+
+@njit
+def _splat(path, weights, centre_x, centre_y, half):
+    """Return the time integral of the bilinear splat of a path as far as `half` holds it, and the half that it needs.
+
+    The mass has one row and one column more than the kernel: a path on the last pixel's line touches them with 0.
+    (cx, cy) is the cell, (u0, v0) to (u1, v1) a segment relative to the cell; w, u, v and uv sum up the time spent in
+    the cell and the time integrals of 2 u, 2 v and 4 u v.
+    """
+    mass = np.zeros((2 * half + 2, 2 * half + 2))
+    needed = 0
+    x, y = path[0, 0] - centre_x, path[1, 0] - centre_y
+    cx, cy = np.floor(x), np.floor(y)
+    u0, v0 = x - cx, y - cy
+    w = u = v = uv = 0.0
+    for i in range(weights.shape[0]):
+        time = weights[i]
+        x, y = path[0, i + 1] - centre_x, path[1, i + 1] - centre_y
+        u1, v1 = x - cx, y - cy
+        while not (0.0 <= u1 <= 1.0 and 0.0 <= v1 <= 1.0):
+            part, step_x, step_y = _exit(u0, v0, u1, v1)
+            edge_u = max(step_x, 0.0) if step_x != 0.0 else _unit(u0 + part * (u1 - u0))
+            edge_v = max(step_y, 0.0) if step_y != 0.0 else _unit(v0 + part * (v1 - v0))
+            w, u, v, uv = _along(u0, v0, edge_u, edge_v, time * part, w, u, v, uv)
+            needed = max(needed, _deposit(mass, half, int(cx), int(cy), w, u, v, uv))
+            w = u = v = uv = 0.0
+            time *= 1.0 - part
+            cx, cy = cx + step_x, cy + step_y
+            u0, v0 = edge_u - step_x, edge_v - step_y
+            u1, v1 = x - cx, y - cy  # exact comparisons: they cannot send the path to and fro
+        w, u, v, uv = _along(u0, v0, u1, v1, time, w, u, v, uv)
+        u0, v0 = u1, v1
+    return mass, max(needed, _deposit(mass, half, int(cx), int(cy), w, u, v, uv))
+
+
+@njit
+def _unit(u):
+    return min(max(u, 0.0), 1.0)
+
+
+@njit
+def _exit(u0, v0, u1, v1):
+    """Return where a segment leaves the unit cell: the fraction of its length, and the step (x, y) to the next cell."""
     part_x = part_y = 2.0
     step_x = step_y = 0.0
-    if end_x > cx + 1.0:
-        part_x, step_x = (cx + 1.0 - x) / (end_x - x), 1.0
-    elif end_x < cx:
-        part_x, step_x = (cx - x) / (end_x - x), -1.0
-    if end_y > cy + 1.0:
-        part_y, step_y = (cy + 1.0 - y) / (end_y - y), 1.0
-    elif end_y < cy:
-        part_y, step_y = (cy - y) / (end_y - y), -1.0
+    if u1 > 1.0:
+        part_x, step_x = (1.0 - u0) / (u1 - u0), 1.0
+    elif u1 < 0.0:
+        part_x, step_x = u0 / (u0 - u1), -1.0
+    if v1 > 1.0:
+        part_y, step_y = (1.0 - v0) / (v1 - v0), 1.0
+    elif v1 < 0.0:
+        part_y, step_y = v0 / (v0 - v1), -1.0
     if part_x < part_y:
         return part_x, step_x, 0.0
     return part_y, 0.0, step_y
@@ -280,16 +300,21 @@ def _exit(x, y, end_x, end_y, cx, cy):
 
 @njit
 def _along(u0, v0, u1, v1, time, w, u, v, uv):
-    """Return the four integrals (w, u, v, uv) after a straight piece from (u0, v0) to (u1, v1) inside the cell."""
-    mid_u, mid_v = 0.5 * (u0 + u1), 0.5 * (v0 + v1)
-    product = mid_u * mid_v + (u1 - u0) * (v1 - v0) / 12.0
-    return w + time, u + time * mid_u, v + time * mid_v, uv + time * product
+    """Return the sums (w, u, v, uv) after a straight piece from (u0, v0) to (u1, v1) inside the cell."""
+    twice_u, twice_v = u0 + u1, v0 + v1
+    product = twice_u * twice_v + (u1 - u0) * (v1 - v0) * (1.0 / 3.0)
+    return w + time, u + time * twice_u, v + time * twice_v, uv + time * product
 
 
 @njit
-def _deposit(mass, row, column, w, u, v, uv):
-    """Add what one cell gathered to its four corners."""
-    mass[row, column] += w - u - v + uv
-    mass[row, column + 1] += u - uv
-    mass[row + 1, column] += v - uv
-    mass[row + 1, column + 1] += uv
+def _deposit(mass, half, cx, cy, w, u, v, uv):
+    """Add what one cell gathered to its four corners if all lie within `half`; return the half that they need."""
+    needed = max(-cx, -cy, cx + 1 if u > 0.0 else cx, cy + 1 if v > 0.0 else cy) if w > 0.0 else 0
+    if w > 0.0 and needed <= half:
+        row, column = cy + half, cx + half
+        u, v, uv = 0.5 * u, 0.5 * v, 0.25 * uv
+        mass[row, column] += w - u - v + uv
+        mass[row, column + 1] += u - uv
+        mass[row + 1, column] += v - uv
+        mass[row + 1, column + 1] += uv
+    return needed

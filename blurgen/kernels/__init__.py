@@ -77,13 +77,7 @@ def draw_kernels(model: "KernelModel | str", n: int, seed: int = 0) -> np.ndarra
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
     model = kernel_model(model) if isinstance(model, str) else model
-    drawn = model.draw_each([stream(seed, i) for i in range(n)])
-    side = max((len(kernel) for kernel in drawn), default=model.side_px)
-    kernels = np.zeros((n, side, side), np.float32)
-    for place, kernel in zip(kernels, drawn, strict=True):
-        margin = (side - len(kernel)) // 2
-        place[margin : side - margin, margin : side - margin] = kernel
-    return kernels
+    return model.draw_many([stream(seed, i) for i in range(n)])
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from blurgen.jit import njit
-from blurgen.kernels.model import KernelModel, Trajectory
+from blurgen.kernels.model import KernelModel, Trajectory, padded
 from blurgen.kernels.noise import cos_sin, fill_normals, key_word, log, uniform
-from blurgen.raster import render_paths
+from blurgen.raster import equal_weights, render_paths
 
-_LANES = 16  # trajectories that advance side by side; more do not hide more of the latency
+_LANES = 32  # trajectories that advance side by side; more do not hide more of the latency
 
 
 class Chain(NamedTuple):
@@ -62,63 +62,84 @@ class ChainModel(KernelModel):
         if self.samples != int(self.samples) or self.samples < 2:
             raise ValueError(f"samples must be a whole number of at least 2, got {self.samples}")
 
-    def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, dict[str, float]]:
-        """Return the law of one trajectory and what was drawn for it."""
+    def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:
+        """Return the law of one trajectory and what was drawn for it, in the order of PARAMS."""
         raise NotImplementedError
 
     def trajectory(self, rng: np.random.Generator) -> Trajectory:
-        chain, params = self.draw_chain(rng)
-        return Trajectory(chain_paths(np.array([chain]), self.samples)[0], None, params)
+        chain, drawn = self.draw_chain(rng)
+        paths = np.empty((1, 2, self.samples))
+        fill_paths(np.array([chain]), paths)
+        return Trajectory(paths[0].T, None, dict(zip(self.PARAMS, drawn, strict=True)))
 
-    def draw_each(self, rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
-        chains = np.array([self.draw_chain(rng)[0] for rng in rngs])
-        kernels = []
-        for first in range(0, len(chains), _LANES):
-            paths = chain_paths(chains[first : first + _LANES], self.samples)
-            kernels.extend(render_paths(paths, self.side_px // 2))
+    def draw_many(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        weights = equal_weights(self.samples - 1)
+        paths = np.empty((_LANES, 2, self.samples))
+        kernels = np.empty((len(rngs), self.side_px, self.side_px), np.float32)
+        for first in range(0, len(rngs), _LANES):
+            chains = np.array([self.draw_chain(rng)[0] for rng in rngs[first : first + _LANES]])
+            lanes = len(chains)
+            fill_paths(chains, paths[:lanes])
+            needed = render_paths(paths[:lanes], weights, kernels[first : first + lanes])
+            if needed > kernels.shape[1] // 2:
+                kernels = padded(kernels, 2 * needed + 1)
+                render_paths(paths[:lanes], weights, kernels[first : first + lanes])
         return kernels
 
 
 @njit(error_model="numpy")
-def chain_paths(chains, samples):
-    """Return the paths (lanes, samples, 2) of `chains` (lanes, 8), rows as in `Chain`.
+def fill_paths(chains, paths):
+    """Fill `paths` (lanes, 2, samples), rows x and y, with those of `chains` (lanes, 8), rows as in `Chain`.
 
-    The lanes do not influence each other: they advance side by side because each step waits for the one before.
+    A step waits for the one before, so the lanes advance side by side; they do not influence each other.
     """
-    lanes = chains.shape[0]
-    paths = np.zeros((lanes, samples, 2))
-    headings = np.empty((lanes, 2))
+    lanes, samples = chains.shape[0], paths.shape[2]
+    headings = np.empty((2, lanes))
     shake_steps = np.empty(lanes, np.int64)
     shakes = np.zeros(lanes, np.int64)
     for lane in range(lanes):
         key_1, key_2 = key_word(chains[lane, 6]), key_word(chains[lane, 7])
-        fill_normals(key_1, key_2, chains[lane, 1], paths[lane, 1:])
-        fill_normals(key_1, key_2, chains[lane, 2], paths[lane, 1:2])
-        headings[lane, 0], headings[lane, 1] = cos_sin(chains[lane, 5])
-        shake_steps[lane] = _steps_to_shake(chains[lane], 0, samples)
-    for step in range(samples - 1):
+        fill_normals(key_1, key_2, chains[lane, 1], paths[lane, 0, 1:], paths[lane, 1, 1:])
+        fill_normals(key_1, key_2, chains[lane, 2], paths[lane, 0, 1:2], paths[lane, 1, 1:2])
+        paths[lane, :, 0] = 0.0
+        headings[0, lane], headings[1, lane] = cos_sin(chains[lane, 5])
+        shake_steps[lane] = 1 + _steps_to_shake(chains[lane], 0, samples)
+    first = 1
+    while first < samples:
+        last = min(samples, shake_steps.min())
+        _advance(paths, headings, chains, first, last)
         for lane in range(lanes):
-            if step == shake_steps[lane]:
-                _shake(headings[lane], chains[lane], shakes[lane], samples)
+            if shake_steps[lane] == last:
+                _shake(headings[:, lane], chains[lane], shakes[lane], samples)
                 shakes[lane] += 1
                 shake_steps[lane] += 1 + _steps_to_shake(chains[lane], shakes[lane], samples)
-            _advance(paths[lane, step], paths[lane, step + 1], headings[lane], chains[lane, 0], chains[lane, 3])
-    return paths
+        first = last
 
 
 @njit(error_model="numpy")
-def _advance(here, there, heading, step_px, pull):
-    """Turn the unit `heading` and go one step from `here` to `there`, which holds the kick."""
-    x, y = here[0], here[1]
-    heading_x = heading[0] + (there[0] - pull * x)
-    heading_y = heading[1] + (there[1] - pull * y)
-    square = heading_x * heading_x + heading_y * heading_y
-    if square > 0.0:  # else kick and pull stopped the camera exactly: it goes on
-        scale = 1.0 / np.sqrt(square)
-        heading[0] = heading_x * scale
-        heading[1] = heading_y * scale
-    there[0] = x + step_px * heading[0]
-    there[1] = y + step_px * heading[1]
+def _advance(paths, headings, chains, first, last):
+    """Go the steps from `first` to before `last` in all lanes; the paths hold the kicks there, then the positions.
+
+    The loop over lanes is kept apart from the stores, and its state in rows, so that it becomes vector instructions.
+    """
+    heading_x, heading_y = headings[0].copy(), headings[1].copy()
+    x, y = paths[:, 0, first - 1].copy(), paths[:, 1, first - 1].copy()
+    step_px, pull = chains[:, 0].copy(), chains[:, 3].copy()
+    for step in range(first, last):
+        for lane in range(x.shape[0]):
+            turned_x = heading_x[lane] + (paths[lane, 0, step] - pull[lane] * x[lane])
+            turned_y = heading_y[lane] + (paths[lane, 1, step] - pull[lane] * y[lane])
+            square = turned_x * turned_x + turned_y * turned_y
+            moves = square > 0.0  # else kick and pull stop the camera exactly, and it goes on as before
+            scale = 1.0 / np.sqrt(square if moves else 1.0)
+            heading_x[lane] = turned_x * scale if moves else heading_x[lane]
+            heading_y[lane] = turned_y * scale if moves else heading_y[lane]
+            x[lane] += step_px[lane] * heading_x[lane]
+            y[lane] += step_px[lane] * heading_y[lane]
+        for lane in range(x.shape[0]):
+            paths[lane, 0, step] = x[lane]
+            paths[lane, 1, step] = y[lane]
+    headings[0], headings[1] = heading_x, heading_y
 
 
 @njit(error_model="numpy")
@@ -135,7 +156,7 @@ def _steps_to_shake(chain, shake, samples):
 
 @njit(error_model="numpy")
 def _shake(heading, chain, shake, samples):
-    """Add twice the heading, turned by pi + u with u uniform in [-1/2, 1/2) rad, to the heading."""
+    """Add twice the heading, turned by pi + u with u uniform in [-1/2, 1/2) rad, to the heading (2,)."""
     number = uniform(key_word(chain[6]), key_word(chain[7]), np.uint64(2 * (samples + shake) + 1))
     cosine, sine = cos_sin((number - 0.5) / (2.0 * np.pi))
     along, across = 1.0 - 2.0 * cosine, -2.0 * sine

@@ -108,9 +108,17 @@ class KernelModel:
         """Return one random kernel, float32 (k, k), non-negative, sum 1, barycentre on the centre pixel."""
         return self.sample(rng).kernel
 
-    def draw_each(self, rngs: Sequence[np.random.Generator]) -> list[np.ndarray]:
-        """Return ``draw(rng)`` for every generator; a model overrides it where many at once are faster."""
-        return [self.draw(rng) for rng in rngs]
+    def draw_many(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        """Return ``draw(rng)`` for every generator, float32 (n, k, k), with a margin of zeros around smaller ones."""
+        kernels = [self.draw(rng) for rng in rngs]
+        side = max((len(kernel) for kernel in kernels), default=self.side_px)
+        return np.concatenate([padded(kernel[None], side) for kernel in kernels] or [np.empty((0, side, side), "f4")])
+
+
+def padded(kernels: np.ndarray, side_px: int) -> np.ndarray:
+    """Return kernels (n, k, k) with a margin of zeros that makes their side `side_px`."""
+    margin = (side_px - kernels.shape[1]) // 2
+    return np.pad(kernels, ((0, 0), (margin, margin), (margin, margin)))
 
 
 def choose(values: float | tuple[float, ...], uniform: float) -> float:

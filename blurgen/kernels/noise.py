@@ -13,7 +13,6 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _11, _27, _30, _31, _52 = (np.uint64(shift) for shift in (11, 27, 30, 31, 52))
 _SQRT_HALF_BITS = np.uint64(0x3FE6A09E667F3BCD)
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 
 
 @njit
@@ -42,59 +41,55 @@ def uniform(key_1, key_2, index):
 
 @njit(error_model="numpy")
 def log(x):
-    """Return the natural logarithm of a positive, normal x within 1 ulp.
+    """Return the natural logarithm of a positive, normal x within 1e-15 of its value.
 
-    x = 2**e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and log(1 + f) = 2 atanh(s) with s = f / (2 + f).
-
-    References
-    ----------
-    The polynomial is that of fdlibm's e_log.c (Sun Microsystems, 1993).
+    x = 2**e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and log(1 + f) = 2 atanh(s), s = f / (2 + f). The polynomial
+    in s**2 was interpolated at Chebyshev nodes.
     """
     bits = np.float64(x).view(np.uint64)
     e = np.int64(bits - _SQRT_HALF_BITS) >> 52
     f = np.uint64(bits - (np.uint64(e) << _52)).view(np.float64) - 1.0
     s = f / (2.0 + f)
     z = s * s
-    tail = 1.818357216161805012e-01 + z * (1.531383769920937332e-01 + z * 1.479819860511658591e-01)
-    tail = 2.857142874366239149e-01 + z * (2.222219843214978396e-01 + z * tail)
-    tail = z * (6.666666666666735130e-01 + z * (3.999999999940941908e-01 + z * tail))
-    half_square = 0.5 * f * f
-    return e * _LN2_HIGH - ((half_square - (s * (half_square + tail) + e * _LN2_LOW)) - f)
+    tail = 0.18182889125261723 + z * (0.15331721600556042 + z * 0.14616449685043406)
+    tail = 0.39999999999899505 + z * (0.28571428625975487 + z * (0.2222221113479508 + z * tail))
+    tail = 0.666666666666667 + z * tail
+    return e * 0.6931471805599453 + (2.0 * s + s * z * tail)
 
 
 @njit
 def cos_sin(turns):
-    """Return the cosine and the sine of 2 pi `turns` within 1e-15, for any turns that are small beside 2**50.
+    """Return the cosine and the sine of 2 pi `turns` within 1e-15 for turns in [-1, 1].
 
-    References
-    ----------
-    The polynomials on [-pi/4, pi/4] are those of fdlibm's k_cos.c and k_sin.c (Sun Microsystems, 1993).
+    With r in [-1/2, 1/2] quarter turns from the nearest axis, the polynomials in r**2 of sin(pi r / 2) / r and
+    (cos(pi r / 2) - 1) / r**2 were interpolated at Chebyshev nodes.
     """
     quarter = np.floor(4.0 * turns + 0.5)
-    angle = (4.0 * turns - quarter) * 1.5707963267948966
-    z = angle * angle
-    tail = 2.75573137070700676789e-06 + z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)
-    tail = -1.66666666666666324348e-01 + z * (8.33333333332248946124e-03 + z * (-1.98412698298579493134e-04 + z * tail))
-    sine = angle + angle * z * tail
-    tail = -2.75573143513906633035e-07 + z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11)
-    tail = -1.38888888888741095749e-03 + z * (2.48015872894767294178e-05 + z * tail)
-    cosine = 1.0 - 0.5 * z + z * z * (4.16666666666666019037e-02 + z * tail)
+    r = 4.0 * turns - quarter
+    z = r * r
+    tail = -3.598842717144858e-06 + z * (5.691927850489633e-08 + z * -6.627624938992472e-10)
+    tail = 0.07969262624616692 + z * (-0.004681754135314827 + z * (0.0001604411847266723 + z * tail))
+    sine = r * (1.5707963267948966 + z * (-0.6459640975062463 + z * tail))
+    tail = 4.710874326431131e-07 + z * (-6.3863890969045165e-09 + z * 6.513222727592812e-11)
+    tail = -0.02086348076335295 + z * (0.0009192602748390894 + z * (-2.520204236776104e-05 + z * tail))
+    cosine = 1.0 + z * (-1.2337005501361697 + z * (0.25366950790104803 + z * tail))
     k = np.int64(quarter)
-    along, across = (sine, cosine) if k & 1 else (cosine, sine)
+    along = sine if k & 1 else cosine
+    across = cosine if k & 1 else sine
     return (-along if (k + 1) & 2 else along), (-across if k & 2 else across)
 
 
 @njit(error_model="numpy")
-def fill_normals(key_1, key_2, scale, pairs):
-    """Fill `pairs` (n, 2) with independent N(0, scale**2), pair t from the numbers 2t and 2t + 1 of the key.
+def fill_normals(key_1, key_2, scale, first, second):
+    """Fill `first` and `second` (n,) with independent N(0, scale**2), pair t from the numbers 2t and 2t + 1 of the key.
 
     References
     ----------
-    Box and Muller, Annals of Mathematical Statistics 29(2), 1958.
+    Box, Muller: A note on the generation of random normal deviates, Annals of Mathematical Statistics 29(2), 1958.
     """
-    for t in range(pairs.shape[0]):
+    for t in range(first.shape[0]):
         index = np.uint64(2) * np.uint64(t)
         radius = scale * np.sqrt(-2.0 * log(uniform(key_1, key_2, index) + 2.0**-53))
         cosine, sine = cos_sin(uniform(key_1, key_2, index + np.uint64(1)))
-        pairs[t, 0] = radius * cosine
-        pairs[t, 1] = radius * sine
+        first[t] = radius * cosine
+        second[t] = radius * sine

@@ -65,7 +65,7 @@ class SmoothWalk(ChainModel):
                 f"samples must be at least {needed} for this length, persistence and pull, got {self.samples}"
             )
 
-    def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, dict[str, float]]:
+    def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:
         of_length, of_persistence, of_shakes, of_pull, turns, key_1, key_2 = rng.random(7).tolist()
         length_px = choose(self.length_px, of_length)
         persistence_px = choose(self.persistence_px, of_persistence)
@@ -76,7 +76,7 @@ class SmoothWalk(ChainModel):
         # up to the third order
         kick = math.sqrt(2.0 * angle_square / (1.0 + 2.0 * angle_square))
         chain = Chain(step_px, kick, kick, pull * step_px, shakes / (self.samples - 1), turns, key_1, key_2)
-        return chain, dict(zip(self.PARAMS, (length_px, persistence_px, shakes, pull, 360 * turns), strict=True))
+        return chain, (length_px, persistence_px, shakes, pull, 360.0 * turns)
 
     def reach_px(self) -> float:
         return float(np.max(self.length_px))

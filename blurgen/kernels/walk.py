@@ -72,7 +72,7 @@ class Walk(ChainModel):
         if anxiety > zoom:
             raise ValueError(f"anxiety / zoom must be at most 1, got {anxiety:g} / {zoom:g}; give a smaller anxiety")
 
-    def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, dict[str, float]]:
+    def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:
         of_anxiety, of_centripetal, of_gaussian, of_rate, turns, of_zoom, key_1, key_2 = rng.random(8).tolist()
         zoom = choose(self.zoom, of_zoom)
         length_px = zoom * self.length_px
