@@ -29,6 +29,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "deblurgan": ("walk", {"anxiety": _DEBLURGAN_ANXIETY}),
     # canvases of 160, 320, 480 and 640 px instead of 64: the length grows with them and the anxiety shrinks
     "vegan": ("walk", {"anxiety": _DEBLURGAN_ANXIETY, "zoom": (2.5, 5.0, 7.5, 10.0)}),
+    # medians of 1,000 draws inside the range of the eight measured kernels of Levin et al. 2009
+    "levin-like": ("gp", {"length_px": 26.0, "nu": 1.5, "timescale": 0.6, "side_px": 33}),
 }
 
 

@@ -69,7 +69,7 @@ class ChainModel(KernelModel):
     def trajectory(self, rng: np.random.Generator) -> Trajectory:
         chain, drawn = self.draw_chain(rng)
         paths = np.empty((1, 2, self.samples))
-        fill_paths(np.array([chain]), paths)
+        _fill(np.array([chain]), paths)
         return Trajectory(paths[0].T, None, dict(zip(self.PARAMS, drawn, strict=True)))
 
     def draw_many(self, rngs: Sequence[np.random.Generator]) -> np.ndarray:
@@ -79,12 +79,17 @@ class ChainModel(KernelModel):
         for first in range(0, len(rngs), _LANES):
             chains = np.array([self.draw_chain(rng)[0] for rng in rngs[first : first + _LANES]])
             lanes = len(chains)
-            fill_paths(chains, paths[:lanes])
+            _fill(chains, paths[:lanes])
             needed = render_paths(paths[:lanes], weights, kernels[first : first + lanes])
             if needed > kernels.shape[1] // 2:
                 kernels = padded(kernels, 2 * needed + 1)
                 render_paths(paths[:lanes], weights, kernels[first : first + lanes])
         return kernels
+
+
+def _fill(chains: np.ndarray, paths: np.ndarray) -> None:
+    with np.errstate(over="ignore"):  # without the compiler, numpy warns when the hash wraps around
+        fill_paths(chains, paths)
 
 
 @njit(error_model="numpy")
