@@ -7,29 +7,34 @@ import math
 WORD = 2**64
 
 
-def uniform(key_1, key_2, index):
-    """Return number `index` of a key of two integers, from SplitMix64 with a second key word half-way."""
-    z = (key_1 + 0x9E3779B97F4A7C15 * index) % WORD
+def key_of(word_1, word_2):
+    """Return a key from two uniform numbers."""
+    return (int(word_1 * 2**53) * 2**11 % WORD) ^ int(word_2 * 2**53)
+
+
+def uniform(key, index):
+    """Return number `index` of a key: an output of SplitMix64."""
+    z = (key + 0x9E3779B97F4A7C15 * index) % WORD
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % WORD
-    z = ((z ^ (z >> 27) ^ key_2) * 0x94D049BB133111EB) % WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % WORD
     return ((z ^ (z >> 31)) >> 11) / 2**53
 
 
-def normal_pair(key_1, key_2, step):
+def normal_pair(key, step):
     """Return two independent standard normal numbers as one complex number."""
-    radius = math.sqrt(-2 * math.log(uniform(key_1, key_2, 2 * step) + 2**-53))
-    return cmath.rect(radius, 2 * math.pi * uniform(key_1, key_2, 2 * step + 1))
+    radius = math.sqrt(-2 * math.log(uniform(key, 2 * step) + 2**-53))
+    return cmath.rect(radius, 2 * math.pi * uniform(key, 2 * step + 1))
 
 
-def shake_factors(key_1, key_2, rate, samples):
+def shake_factors(key, rate, samples):
     """Return {step: factor on the velocity} of the abrupt shakes, one trial a step by its geometric waiting time."""
     factors, step, number = {}, 0, 0
     while rate > 0:
-        chance = uniform(key_1, key_2, 2 * (samples + number))
-        step += int(min(samples, math.log(1 - chance) / math.log(1 - rate)))
+        chance = uniform(key, 2 * (samples + number))
+        step += int(min(samples, math.log(1 - chance) / math.log(1 - rate))) if rate < 1 else 0
         if step >= samples - 1:
             break
-        angle = uniform(key_1, key_2, 2 * (samples + number) + 1) - 0.5
+        angle = uniform(key, 2 * (samples + number) + 1) - 0.5
         factors[step] = 1 + 2 * cmath.exp(1j * (math.pi + angle))
         step, number = step + 1, number + 1
     return factors
@@ -37,18 +42,18 @@ def shake_factors(key_1, key_2, rate, samples):
 
 def walk_path(rng, samples, length_px, anxiety=None, gaussian=None, centripetal=None, shake_rate=None):
     """Return the trajectory of Boracchi and Foi as complex numbers, from the recurrence in velocities."""
-    of_a, of_c, of_g, of_p, of_theta, _, key_1, key_2 = (float(number) for number in rng.random(8))
+    of_a, of_c, of_g, of_p, of_theta, _, word_1, word_2 = (float(number) for number in rng.random(8))
     a = 0.1 * of_a if anxiety is None else anxiety
     c = 0.7 * of_c if centripetal is None else centripetal
     g = 10 * of_g if gaussian is None else gaussian
     p = 0.2 * of_p if shake_rate is None else shake_rate
-    key_1, key_2 = int(key_1 * 2**53), int(key_2 * 2**53)
+    key = key_of(word_1, word_2)
     s = length_px / (samples - 1)
-    shakes = shake_factors(key_1, key_2, p * a, samples)
+    shakes = shake_factors(key, p * a, samples)
     x, v = [0j], cmath.rect(a if a > 0 else s, 2 * math.pi * of_theta)
     for t in range(samples - 1):
         d = v * (shakes[t] - 1) if t in shakes else 0
-        v = v + d + a * (g * normal_pair(key_1, key_2, t) - c * x[-1]) * s
+        v = v + d + a * (g * normal_pair(key, t) - c * x[-1]) * s
         v *= s / abs(v)
         x.append(x[-1] + v)
     return x
@@ -56,14 +61,14 @@ def walk_path(rng, samples, length_px, anxiety=None, gaussian=None, centripetal=
 
 def smooth_walk_path(rng, samples, length_px, persistence_px, shakes, pull):
     """Return the trajectory of the resolution-invariant model as complex numbers, from its unit heading."""
-    *_, of_theta, key_1, key_2 = (float(number) for number in rng.random(7))
-    key_1, key_2 = int(key_1 * 2**53), int(key_2 * 2**53)
+    *_, of_theta, word_1, word_2 = (float(number) for number in rng.random(7))
+    key = key_of(word_1, word_2)
     s = length_px / (samples - 1)
     kick = math.sqrt(2 * (s / persistence_px) / (1 + 2 * s / persistence_px))
-    factors = shake_factors(key_1, key_2, shakes / (samples - 1), samples)
+    factors = shake_factors(key, shakes / (samples - 1), samples)
     x, h = [0j], cmath.rect(1, 2 * math.pi * of_theta)
     for t in range(samples - 1):
-        h = h * factors.get(t, 1) + kick * normal_pair(key_1, key_2, t) - pull * s * x[-1]
+        h = h * factors.get(t, 1) + kick * normal_pair(key, t) - pull * s * x[-1]
         h /= abs(h)
         x.append(x[-1] + s * h)
     return x

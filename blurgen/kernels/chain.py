@@ -8,7 +8,7 @@ import numpy as np
 
 from blurgen.jit import njit
 from blurgen.kernels.model import KernelModel, Trajectory, padded
-from blurgen.kernels.noise import cos_sin, fill_normals, key_word, log, uniform
+from blurgen.kernels.noise import cos_sin, fill_normals, key_of, log, uniform
 from blurgen.raster import equal_weights, render_paths
 
 _LANES = 32  # trajectories that advance side by side; more do not hide more of the latency
@@ -29,8 +29,8 @@ class Chain(NamedTuple):
         Probability in [0, 1] that a step is an abrupt shake.
     heading_turns : float
         First heading, in turns.
-    key_1, key_2 : float
-        Uniform numbers in [0, 1) that seed the normals and the shakes.
+    word_1, word_2 : float
+        Uniform numbers in [0, 1): the key of the normal numbers and the shakes.
     """
 
     step_px: float
@@ -39,8 +39,8 @@ class Chain(NamedTuple):
     pull: float
     shake_rate: float
     heading_turns: float
-    key_1: float
-    key_2: float
+    word_1: float
+    word_2: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +103,9 @@ def fill_paths(chains, paths):
     shake_steps = np.empty(lanes, np.int64)
     shakes = np.zeros(lanes, np.int64)
     for lane in range(lanes):
-        key_1, key_2 = key_word(chains[lane, 6]), key_word(chains[lane, 7])
-        fill_normals(key_1, key_2, chains[lane, 1], paths[lane, 0, 1:], paths[lane, 1, 1:])
-        fill_normals(key_1, key_2, chains[lane, 2], paths[lane, 0, 1:2], paths[lane, 1, 1:2])
+        key = key_of(chains[lane, 6], chains[lane, 7])
+        fill_normals(key, chains[lane, 1], paths[lane, 0, 1:], paths[lane, 1, 1:])
+        fill_normals(key, chains[lane, 2], paths[lane, 0, 1:2], paths[lane, 1, 1:2])
         paths[lane, :, 0] = 0.0
         headings[0, lane], headings[1, lane] = cos_sin(chains[lane, 5])
         shake_steps[lane] = 1 + _steps_to_shake(chains[lane], 0, samples)
@@ -155,14 +155,14 @@ def _steps_to_shake(chain, shake, samples):
         return samples
     if rate >= 1.0:
         return 0
-    number = uniform(key_word(chain[6]), key_word(chain[7]), np.uint64(2 * (samples + shake)))
+    number = uniform(key_of(chain[6], chain[7]), np.uint64(2 * (samples + shake)))
     return int(min(np.float64(samples), log(1.0 - number) / log(1.0 - rate)))
 
 
 @njit(error_model="numpy")
 def _shake(heading, chain, shake, samples):
     """Add twice the heading, turned by pi + u with u uniform in [-1/2, 1/2) rad, to the heading (2,)."""
-    number = uniform(key_word(chain[6]), key_word(chain[7]), np.uint64(2 * (samples + shake) + 1))
+    number = uniform(key_of(chain[6], chain[7]), np.uint64(2 * (samples + shake) + 1))
     cosine, sine = cos_sin((number - 0.5) / (2.0 * np.pi))
     along, across = 1.0 - 2.0 * cosine, -2.0 * sine
     x, y = heading[0], heading[1]

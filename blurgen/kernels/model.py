@@ -1,5 +1,6 @@
 """What every kernel model is: parameters in a frozen dataclass, and one random trajectory a call."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -68,14 +69,18 @@ class KernelModel:
         checked_side(self.side_px)
 
     def _check(self, name: str, least: float, most: float, several: bool = False) -> None:
-        """Raise ValueError unless a field is None or in [least, most]; `several` allows a sequence to draw from."""
+        """Raise ValueError unless a field is in [least, most] or None by default; `several` allows a sequence."""
         value = getattr(self, name)
         if several and isinstance(value, (list, tuple)):
             object.__setattr__(self, name, tuple(value))
+            numbers = value or (math.nan,)
+        elif value is None and type(self).__dataclass_fields__[name].default is None:
+            return
         else:
-            value = () if value is None else (value,)
-        if not all(isinstance(choice, Real) and least <= choice <= most for choice in value):
-            raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {getattr(self, name)!r}")
+            numbers = (value,)
+        if not all(isinstance(number, Real) and least <= number <= most for number in numbers):
+            several_hint = ", or several such numbers to draw from" if several else ""
+            raise ValueError(f"{name} must be in [{least:g}, {most:g}]{several_hint}, got {value!r}")
 
     def trajectory(self, rng: np.random.Generator) -> Trajectory:
         """Return one random trajectory."""

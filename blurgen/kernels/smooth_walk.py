@@ -66,7 +66,7 @@ class SmoothWalk(ChainModel):
             )
 
     def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:
-        of_length, of_persistence, of_shakes, of_pull, turns, key_1, key_2 = rng.random(7).tolist()
+        of_length, of_persistence, of_shakes, of_pull, turns, word_1, word_2 = rng.random(7).tolist()
         length_px = choose(self.length_px, of_length)
         persistence_px = choose(self.persistence_px, of_persistence)
         shakes, pull = choose(self.shakes, of_shakes), choose(self.pull, of_pull)
@@ -75,7 +75,7 @@ class SmoothWalk(ChainModel):
         # a kick also lengthens the heading: with this variance the mean cosine of a turn is exp(-step / persistence)
         # up to the third order
         kick = math.sqrt(2.0 * angle_square / (1.0 + 2.0 * angle_square))
-        chain = Chain(step_px, kick, kick, pull * step_px, shakes / (self.samples - 1), turns, key_1, key_2)
+        chain = Chain(step_px, kick, kick, pull * step_px, shakes / (self.samples - 1), turns, word_1, word_2)
         return chain, (length_px, persistence_px, shakes, pull, 360.0 * turns)
 
     def reach_px(self) -> float:

@@ -73,7 +73,7 @@ class Walk(ChainModel):
             raise ValueError(f"anxiety / zoom must be at most 1, got {anxiety:g} / {zoom:g}; give a smaller anxiety")
 
     def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:
-        of_anxiety, of_centripetal, of_gaussian, of_rate, turns, of_zoom, key_1, key_2 = rng.random(8).tolist()
+        of_anxiety, of_centripetal, of_gaussian, of_rate, turns, of_zoom, word_1, word_2 = rng.random(8).tolist()
         zoom = choose(self.zoom, of_zoom)
         length_px = zoom * self.length_px
         anxiety = (0.1 * of_anxiety if self.anxiety is None else choose(self.anxiety, of_anxiety)) / zoom
@@ -84,11 +84,9 @@ class Walk(ChainModel):
         # the original starts with the speed a, not s: beside it the first kick a g n s is s g n
         first_kick = gaussian * step_px if anxiety > 0 else 0.0
         chain = Chain(
-            step_px, anxiety * gaussian, first_kick, anxiety * centripetal, anxiety * rate, turns, key_1, key_2
+            step_px, anxiety * gaussian, first_kick, anxiety * centripetal, anxiety * rate, turns, word_1, word_2
         )
-        return chain, dict(
-            zip(self.PARAMS, (length_px, anxiety, gaussian, centripetal, rate, 360 * turns), strict=True)
-        )
+        return chain, (length_px, anxiety, gaussian, centripetal, rate, 360.0 * turns)
 
     def reach_px(self) -> float:
         return self.length_px * float(np.max(self.zoom))
