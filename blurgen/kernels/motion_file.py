@@ -93,7 +93,7 @@ class MotionFile(KernelModel):
             raise ValueError("file must name a file of positions, angles or rates, got nothing; give file=PATH")
         start_s, exposure_s = self._window()
         span_s = self._motion().times[-1]
-        if (start_s or 0.0) + exposure_s > span_s * (1 + 1e-12):
+        if exposure_s <= 0 or (start_s or 0.0) + exposure_s > span_s * (1 + 1e-12):
             raise ValueError(
                 f"start_s + exposure_s must lie inside the {span_s:g} s of {self.file}, "
                 f"got {start_s or 0.0:g} + {exposure_s:g}"
