@@ -243,6 +243,13 @@ def test_jpeg_with_foreign_bytes_inside_is_corrupt(foreign):
     assert reason_of(bytes(data)) in ("corrupt", "truncated")
 
 
+@pytest.mark.parametrize("marker", [0xC0, 0xD3, 0xDA, 0xE1, 0xFE])
+def test_jpeg_with_a_stray_marker_is_corrupt(marker):
+    data = jpeg(np.random.default_rng(3).integers(0, 256, (64, 64, 3)).astype(np.uint8))
+    at = data.find(b"\xff\x00", len(data) // 2)
+    assert reason_of(data[: at + 1] + bytes([marker]) + data[at + 2 :]) == "corrupt"
+
+
 def test_jpeg_with_restart_markers_out_of_order_is_corrupt():
     data = encode(scene(), "JPEG", restart_marker_blocks=2)
     assert reason_of(data.replace(b"\xff\xd2", b"\xff\xd5", 1)) == "corrupt"

@@ -232,6 +232,7 @@ def test_real_recipe_with_one_side_has_that_side(tmp_path):
     plant(tmp_path, ["train/GOPR0372_07_00/blur/000047.png"])
     source = open_source("gopro", tmp_path, real=True)
     assert source.sides == "blurred"
+    assert source.licence == source.blurred.licence == "CC-BY-4.0"
     assert source.read(source.entries()[0].key).blurred.shape == (6, 8, 3)
 
 

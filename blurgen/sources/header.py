@@ -183,8 +183,8 @@ def check_jpeg_data(data: bytes, header: Header) -> int:
         ``"truncated"`` without an end, ``"corrupt"`` otherwise.
     """
     body = np.frombuffer(data, np.uint8, offset=header.data_start)
-    after = np.flatnonzero(body[:-1] == 0xFF) + 1
-    after = after[(body[after] != 0x00) & (body[after] != 0xFF)]
+    after = np.flatnonzero((body[:-1] == 0xFF) & (body[1:] != 0x00)) + 1
+    after = after[body[after] != 0xFF]
     markers = body[after]
     stops = np.flatnonzero((markers & 0xF8) != 0xD0)
     first = 0
