@@ -6,8 +6,6 @@ camera's trajectory is a connected curve, so its kernel falls into runs of 2 to 
 operations in the same order, wherever they lie and however large the image is.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -21,24 +19,6 @@ _ROWS = 8  # of a block: as many accumulators as hide the latency of a multiply-
 _LANES = 16  # float32 of an accumulator: one AVX-512 register, two of AVX2
 _LONGEST_RUN = 4
 _TILE = 48 * _LANES  # columns of a strip whose rows stay in the L2 cache while the kernel slides over them
-
-
-class Runs(NamedTuple):
-    """A kernel as runs of vertically adjacent taps, sorted by length.
-
-    Fields
-    ------
-    starts : (m,) int64
-        Offset of a run's first tap in the flattened source.
-    weights : (nnz,) float32
-        The taps, run after run.
-    ends : (5,) int64
-        Number of runs no longer than 0, 1, … 4 taps.
-    """
-
-    starts: np.ndarray
-    weights: np.ndarray
-    ends: np.ndarray
 
 
 def correlate_sparse(source: np.ndarray, origin: int, taps: np.ndarray, channels: int, out: np.ndarray) -> None:
@@ -60,8 +40,7 @@ def correlate_sparse(source: np.ndarray, origin: int, taps: np.ndarray, channels
     height, width = out.shape
     if height < _ROWS or width < _LANES:
         return _correlate_small(source, origin, taps, channels, out)
-    runs = Runs(*_runs(taps, source.shape[1], channels))
-    _correlate(source.reshape(-1), origin, source.shape[1], runs, out.reshape(-1), height, width)
+    _correlate(source.reshape(-1), origin, source.shape[1], taps, channels, out.reshape(-1), height, width)
 
 
 def _correlate_small(source, origin, taps, channels, out):
@@ -77,57 +56,61 @@ def _correlate_small(source, origin, taps, channels, out):
 
 
 @njit(nogil=True)
-def _runs(taps, stride, channels):
-    """Return the starts, weights and ends of `Runs`: maximal vertical runs, cut into nearly equal parts."""
-    starts = np.empty((_LONGEST_RUN + 1, taps.size), np.int64)
-    weights = np.empty((_LONGEST_RUN + 1, taps.size), np.float32)
-    count = np.zeros(_LONGEST_RUN + 1, np.int64)
-    for x in range(taps.shape[1]):
-        y = 0
-        while y < taps.shape[0]:
-            if taps[y, x] == 0:
-                y += 1
-                continue
-            end = y + 1
-            while end < taps.shape[0] and taps[end, x] != 0:
-                end += 1
-            while y < end:
-                parts = -(-(end - y) // _LONGEST_RUN)
-                length = (end - y) // parts
-                i = count[length]
-                starts[length, i] = y * stride + x * channels
-                weights[length, i * length : (i + 1) * length] = taps[y : y + length, x]
-                count[length] += 1
-                y += length
-    return _joined(starts, weights, count)
-
-
-@njit(nogil=True)
-def _joined(starts, weights, count):
-    ends = np.cumsum(count)
-    all_starts = np.empty(ends[-1], np.int64)
-    all_weights = np.empty(np.sum(count * np.arange(count.size)), np.float32)
-    at = 0
-    for length in range(1, count.size):
-        n = count[length]
-        all_starts[ends[length] - n : ends[length]] = starts[length, :n]
-        all_weights[at : at + n * length] = weights[length, : n * length]
-        at += n * length
-    return all_starts, all_weights, ends
-
-
-@njit(nogil=True)
-def _correlate(source, origin, stride, runs, out, height, width):
+def _correlate(source, origin, stride, taps, channels, out, height, width):
+    starts, weights, ends = _runs(taps, stride, channels)
     # The last block of a row or column overlaps the one before it: the same pixels come out the same twice.
     for strip in range(0, width, _TILE):
         for top in range(0, height, _ROWS):
             y = min(top, height - _ROWS)
             for left in range(strip, min(strip + _TILE, width), _LANES):
                 x = min(left, width - _LANES)
-                _write_block(
-                    source, origin + y * stride + x, stride,
-                    runs.starts, runs.weights, runs.ends, out, y * width + x, width,
-                )  # fmt: skip
+                at, out_at = origin + y * stride + x, y * width + x
+                _write_block(source, at, stride, starts, weights, ends, out, out_at, width)
+
+
+@njit(nogil=True)
+def _runs(taps, stride, channels):
+    """Return a kernel as vertical runs of non-zeros, the long ones cut into nearly equal parts, sorted by length.
+
+    They are the offsets (m,) int64 of the first taps in the flattened source, the values (nnz,) float32 of the taps,
+    run after run, and how many runs have no more than 0, 1, … 4 taps (5,) int64.
+    """
+    most = np.count_nonzero(taps)
+    starts = np.empty((_LONGEST_RUN + 1, most), np.int64)
+    weights = np.empty((_LONGEST_RUN + 1, most), np.float32)
+    count = np.zeros(_LONGEST_RUN + 1, np.int64)
+    for x in range(taps.shape[1]):
+        end = 0
+        for y in range(taps.shape[0]):
+            if y < end or taps[y, x] == 0:
+                continue
+            end = y + 1
+            while end < taps.shape[0] and taps[end, x] != 0:
+                end += 1
+            first = y
+            while first < end:
+                length = (end - first) // -(-(end - first) // _LONGEST_RUN)
+                i = count[length]
+                starts[length, i] = first * stride + x * channels
+                weights[length, i * length : (i + 1) * length] = taps[first : first + length, x]
+                count[length] += 1
+                first += length
+    return _joined(starts, weights, count)
+
+
+@njit(nogil=True)
+def _joined(starts, weights, count):
+    """Return the filled parts of the rows of `starts` and `weights` behind each other."""
+    ends = np.cumsum(count)
+    all_starts = np.empty(ends[-1], np.int64)
+    all_weights = np.empty(weights.shape[1], np.float32)
+    tap = 0
+    for length in range(1, count.size):
+        n = count[length]
+        all_starts[ends[length] - n : ends[length]] = starts[length, :n]
+        all_weights[tap : tap + n * length] = weights[length, : n * length]
+        tap += n * length
+    return all_starts, all_weights, ends
 
 
 def _write_block(source, at, stride, starts, weights, ends, out, out_at, out_stride):
