@@ -30,7 +30,7 @@ def kernel_sheet(kernels: Iterable[np.ndarray], columns: int | None = None, tile
 
 
 def kernel_tile(kernel: np.ndarray, tile_px: int) -> np.ndarray:
-    """Return one kernel as a (t, t) uint8 picture, dark on white, its square root shown so that faint parts are seen."""
+    """Return one kernel as a (t, t) uint8 picture, dark on white; its square root, so that faint parts are seen."""
     shown = PAPER - np.rint(PAPER * np.sqrt(kernel / kernel.max())).astype(np.uint8)
     factor = max(1, round(tile_px / len(kernel)))
     return np.kron(shown, np.ones((factor, factor), np.uint8))

@@ -153,7 +153,7 @@ def _mapped_image_size(descriptor: int, size: int) -> tuple[int, int]:
 
 
 def _leads_inside(root: str, path: str) -> bool:
-    return os.path.realpath(path).startswith(_prefix(root))
+    return os.path.realpath(path).startswith(_prefix(os.path.abspath(root)))
 
 
 @lru_cache(maxsize=64)
