@@ -14,12 +14,12 @@ from blurgen.imaging import noise_model, response
 from blurgen.kernels import kernel_model
 from blurgen.make_options import MakeOptions
 from blurgen.options import as_values, build
-from blurgen.recipes import open_source
+from blurgen.recipes import BUILT_IN, open_source
 from blurgen.sample import CropRule, Look
 from blurgen.shards import Layout
 from blurgen.sources import Entry, Source
 
-SAMPLES_OF_ENDLESS_SOURCE = 1000
+SAMPLES_OF_BUILT_IN = 1000
 
 
 class Crop(NamedTuple):
@@ -77,9 +77,8 @@ def make_plan(options: MakeOptions) -> Plan:
         A dataset that is not there.
     """
     source = open_images(options)
-    endless = getattr(source, "endless", False)
     exposures = 1 if options.real else len(options.exposure)
-    count = options.count or (SAMPLES_OF_ENDLESS_SOURCE if endless else None)
+    count = options.count or (SAMPLES_OF_BUILT_IN if options.source.name in BUILT_IN else None)
     images = -(-count // (exposures * options.per_image)) if count else None
     entries = tuple(source.entries(images))
     if not entries:
@@ -162,7 +161,7 @@ def _document(
     for elsewhere in ("out", "root", "source", "kernel"):
         plain.pop(elsewhere, None)
     described = {"name": source.name, "settings": dict(options.source.settings)}
-    if not getattr(source, "endless", False):
+    if options.source.name not in BUILT_IN:
         digest = hashlib.sha256()
         for entry in entries:
             digest.update(f"{entry.key}\n{entry.group}\n{entry.split}\n".encode())

@@ -21,7 +21,7 @@ FLOORS = [
     {"pipeline", "plan", "worker"},
     {"recipes", "shards", "sources"},
     {"sample"},
-    {"convolve", "sparse"},
+    {"canvas", "convolve", "sparse"},
     {"codes", "imaging"},
     {"kernels"},
     {"raster"},

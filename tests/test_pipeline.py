@@ -91,6 +91,12 @@ def test_count_may_grow(folder, tmp_path, monkeypatch, packed):
     assert made(folder, out, count=50).read_bytes() == whole
 
 
+def test_count_of_drawn_images_may_grow(tmp_path):
+    whole = made("leaves", tmp_path / "whole.h5", count=3).read_bytes()
+    made("leaves", tmp_path / "grown.h5", count=2)
+    assert made("leaves", tmp_path / "grown.h5", count=3).read_bytes() == whole
+
+
 def test_adding_an_image_changes_no_other_sample(folder, tmp_path):
     larger = tmp_path / "photos"
     shutil.copytree(folder, larger)
