@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from blurgen import open_shards
-from blurgen.shards import BadShard, Layout, pack, remove_drafts, shard_paths, verify, write_master
+from blurgen.shards import BadShard, Layout, pack, remove_drafts, shard_paths, write_master
+from blurgen.shards.checking import problems
 from tests.shard_data import ATTRS, content
 
 CODECS = [None, "gzip"]
@@ -25,7 +26,7 @@ def test_packed_bytes_do_not_depend_on_the_division(tmp_path, codec):
         assert pack(paths, tmp_path / "out.h5", ATTRS) == 23
         packed.add((tmp_path / "out.h5").read_bytes())
     assert len(packed) == 1
-    assert verify(tmp_path / "out.h5") == []
+    assert not list(problems(tmp_path / "out.h5"))
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -75,7 +76,7 @@ def test_shards_without_samples_leave_no_trace(tmp_path, codec, empty):
     pack(paths, tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     write_master(paths, tmp_path / "m.h5")
-    assert verify(tmp_path / "m.h5") == []
+    assert not list(problems(tmp_path / "m.h5"))
     assert [sample.id for sample in open_shards(tmp_path / "m.h5")] == made.meta["id"].tolist()
 
 
@@ -134,7 +135,7 @@ def test_set_moves_with_its_master(tmp_path):
     (tmp_path / "here").mkdir()
     write_master(made.divided(tmp_path / "here" / "m.h5.d", 5), tmp_path / "here" / "m.h5")
     (tmp_path / "here").rename(tmp_path / "there")
-    assert verify(tmp_path / "there" / "m.h5") == []
+    assert not list(problems(tmp_path / "there" / "m.h5"))
 
 
 def fail(code):
@@ -144,23 +145,21 @@ def fail(code):
     return failing
 
 
-STEPS = ["open", "posix_fallocate", "pwrite", "fsync", "replace", "close"]
+def fail_to_create(code):
+    real = os.open
+    return lambda name, flags, *mode: fail(code)() if flags & os.O_CREAT else real(name, flags, *mode)
 
 
-@pytest.mark.parametrize("step", STEPS[:-1])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("step", ["open", "posix_fallocate", "pwrite", "fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("way", ["write", "pack", "pack gzip", "master"])
 def test_failing_step_leaves_what_was_there(tmp_path, monkeypatch, step, code, way):
     paths = content().divided(tmp_path / "set", 5, "gzip" if way == "pack gzip" else None)
     out = tmp_path / "a.h5"
     out.write_bytes(b"before")
     work = {"write": lambda: content().write(out), "master": lambda: write_master(paths, out)}
-    real_open = os.open
     with monkeypatch.context() as patch:
-        failing = fail(code)
-        if step == "open":
-            failing = lambda name, flags, *rest: fail(code)() if flags & os.O_CREAT else real_open(name, flags, *rest)  # noqa: E731
-        patch.setattr(os, step, failing)
+        patch.setattr(os, step, (fail_to_create if step == "open" else fail)(code))
         with pytest.raises(OSError, match="cannot write") as caught:
             work.get(way, lambda: pack(paths, out))()
     assert caught.value.errno == code
@@ -169,7 +168,7 @@ def test_failing_step_leaves_what_was_there(tmp_path, monkeypatch, step, code, w
     assert out.read_bytes() == b"before"
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "set"]
     work.get(way, lambda: pack(paths, out))()
-    assert verify(out) == []
+    assert not list(problems(out))
 
 
 def test_folder_that_cannot_be_synced_leaves_a_whole_file(tmp_path, monkeypatch):
@@ -185,7 +184,7 @@ def test_folder_that_cannot_be_synced_leaves_a_whole_file(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="broken"):
         content().write(tmp_path / "a.h5")
     assert os.listdir(tmp_path) == ["a.h5"]
-    assert verify(tmp_path / "a.h5") == []
+    assert not list(problems(tmp_path / "a.h5"))
 
 
 def test_interrupt_leaves_no_draft(tmp_path, monkeypatch):
@@ -204,7 +203,7 @@ def test_partial_writes_are_continued(tmp_path, monkeypatch):
     made = content()
     assert made.write(tmp_path / "a.h5").read_bytes() == made.bytes()
     pack(made.divided(tmp_path / "set", 5, "gzip"), tmp_path / "b.h5")
-    assert verify(tmp_path / "b.h5") == []
+    assert not list(problems(tmp_path / "b.h5"))
 
 
 def test_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch):

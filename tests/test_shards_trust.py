@@ -97,7 +97,7 @@ def test_flipped_field_of_source_is_named(tmp_path, field):
 def test_forged_row_is_named(tmp_path, table, field, value, claim):
     path = content().write(tmp_path / "a.h5")
     resealed(path, table, 1, field, value)
-    assert any(claim in problem for problem in verify(path))
+    assert any(claim in problem for problem in problems(path))
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_forged_row_is_named(tmp_path, table, field, value, claim):
 def test_wrong_kernel_is_named_though_its_checksum_is_right(tmp_path, change, claim):
     made = content()
     made.arrays["kernel"][6] = change(made.arrays["kernel"][6])
-    (problem,) = verify(made.write(tmp_path / "a.h5"))
+    (problem,) = problems(made.write(tmp_path / "a.h5"))
     assert f"/kernel of sample 15 {claim}" in problem
 
 
 def test_flipped_attribute_is_refused(tmp_path):
     path = content().write(tmp_path / "a.h5")
     flip(path, path.read_bytes().index(b'"seed":7') + 7)
-    assert len(verify(path)) == 1
+    assert len(list(problems(path))) == 1
     with pytest.raises(BadShard):
         open_shards(path)
 
@@ -148,7 +148,7 @@ def mutant(data, rng):
 
 
 @pytest.mark.parametrize("codec", [None, "gzip"])
-@pytest.mark.parametrize("count", [150, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(4000, marks=pytest.mark.slow)])
 def test_mutants_never_pass_as_something_else(tmp_path, codec, count):
     original = content(5, Layout(4, 3), sources=2)
     truth = contents(original.write(tmp_path / "truth.h5", codec))
@@ -173,7 +173,7 @@ def test_mutants_never_pass_as_something_else(tmp_path, codec, count):
 def test_truncated_file_is_refused(tmp_path, length):
     path = content().write(tmp_path / "a.h5")
     os.truncate(path, length if length >= 0 else path.stat().st_size - 1)
-    assert len(verify(path)) == 1
+    assert len(list(problems(path))) == 1
     with pytest.raises(BadShard, match="not a sound shard"):
         open_shards(path)
 
@@ -309,7 +309,7 @@ def test_compressed_dataset_with_missing_chunks_is_refused(tmp_path):
         file["blurred"].id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(192)))
     with pytest.raises(BadShard, match="/blurred does not have one chunk for each of its 12 samples"):
         open_shards(path)[0]
-    assert any("/blurred does not have one chunk for each" in problem for problem in verify(path))
+    assert any("/blurred does not have one chunk for each" in problem for problem in problems(path))
 
 
 def test_compressed_chunk_that_grows_too_long_is_refused(tmp_path):
@@ -319,7 +319,7 @@ def test_compressed_chunk_that_grows_too_long_is_refused(tmp_path):
         file["sharp"].id.write_direct_chunk((1, 0, 0, 0), bomb)
     with pytest.raises(BadShard, match="does not decompress to the 192 bytes"):
         open_shards(path)[1]
-    assert any("/sharp of sample 5 cannot be read" in problem for problem in verify(path))
+    assert any("/sharp of sample 5 cannot be read" in problem for problem in problems(path))
 
 
 def test_chunks_out_of_order_are_found_though_readers_may_differ(tmp_path):
@@ -327,7 +327,7 @@ def test_chunks_out_of_order_are_found_though_readers_may_differ(tmp_path):
     path = made.write(tmp_path / "a.h5", "gzip")
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         file["sharp"].id.write_direct_chunk((3, 0, 0, 0), zlib.compress(made.arrays["sharp"][4]))
-    assert any("/sharp of sample 9 does not agree" in problem for problem in verify(path))
+    assert any("/sharp of sample 9 does not agree" in problem for problem in problems(path))
 
 
 def master_of(tmp_path):
@@ -341,14 +341,14 @@ def test_shard_that_was_swapped_is_named(tmp_path):
     made, paths, master = master_of(tmp_path)
     made.arrays["sharp"][7] = 0
     made.part(5, 10).write(paths[1])
-    (problem,) = verify(master)
+    (problem,) = problems(master)
     assert "00001.h5: its rows and attributes do not agree with the manifest" in problem
 
 
 def test_shard_that_is_missing_is_named(tmp_path):
     made, paths, master = master_of(tmp_path)
     paths[1].unlink()
-    (problem,) = verify(master)
+    (problem,) = problems(master)
     assert "00001.h5" in problem
     with pytest.raises(FileNotFoundError):
         open_shards(master)[6]
@@ -374,7 +374,7 @@ def test_manifest_that_leads_out_of_its_folder_is_refused(tmp_path, name):
 def test_flipped_field_of_the_manifest_is_found(tmp_path, field):
     *_, master = master_of(tmp_path)
     flip(master, offset_of(master, "manifest", 1, field))
-    (problem,) = verify(master)
+    (problem,) = problems(master)
     assert "row 1 of /manifest does not agree with its checksum" in problem
 
 
@@ -382,10 +382,10 @@ def test_doubled_and_foreign_shards_are_found(tmp_path):
     made = content()
     paths = made.divided(tmp_path / "set", 6)
     made.part(0, 6).write(tmp_path / "set" / "00002.h5")
-    assert any("ids that do not ascend after 25" in problem for problem in verify(tmp_path / "set"))
+    assert any("ids that do not ascend after 25" in problem for problem in problems(tmp_path / "set"))
     paths[0].unlink()
     content(layout=Layout(4)).write(tmp_path / "set" / "00002.h5")
-    assert any("holds other arrays" in problem for problem in verify(tmp_path / "set"))
+    assert any("holds other arrays" in problem for problem in problems(tmp_path / "set"))
 
 
 def test_child_that_takes_too_long_is_ended(tmp_path, monkeypatch):
