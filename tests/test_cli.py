@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pictures import write_photos
+from photos import write_photos
 
 from blurgen.cli import main
 from blurgen.shards import open_shards

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from pictures import photo, write_photos
+from photos import photo, write_photos
 
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen, build

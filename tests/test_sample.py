@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pictures import photo
+from photos import photo
 
 from blurgen import blur, kernel_model
 from blurgen.imaging import noise_model, response
