@@ -104,13 +104,17 @@ class Recipe:
 
 
 class SourceRow(NamedTuple):
-    """One line of ``blurgen sources``; `path` and `count` are None for a source that needs no data."""
+    """One line of ``blurgen sources``; `path`, `count` and `expected` are None for a source that needs no data.
+
+    `count` sharp images were found of `expected` that the complete data have, 0 where that is not known.
+    """
 
     name: str
     title: str
     path: str | None
     count: int | None
     licence: str
+    expected: int | None = None
 
 
 def recipe_paths() -> dict[str, Path]:
@@ -216,7 +220,8 @@ def list_sources(root: str | Path | None = None) -> list[SourceRow]:
         if name == "folder" and not layout:
             continue
         count = len(_folder(recipe, layout, str(place), layout.splits).entries()) if layout else 0
-        rows.append(SourceRow(name, recipe.title, str(place) if layout else None, count, recipe.terms))
+        expected = sum(number for _, number in (layout or recipe.layout[0]).counts)
+        rows.append(SourceRow(name, recipe.title, str(place) if layout else None, count, recipe.terms, expected))
     return rows
 
 
@@ -273,7 +278,7 @@ def _find_root(recipe: Recipe, root: str | Path | None) -> str:
 
 def _how_to_get(recipe: Recipe, problem: str) -> str:
     layout = recipe.layout[0]
-    globs = [pattern for _, patterns in (*layout.splits, *layout.blurred) for pattern in patterns]
+    globs = [patterns[0] for _, patterns in (*layout.splits, *layout.blurred)]
     where = f" at {recipe.homepage}" if recipe.homepage else ""
     obtain = recipe.obtain[:1].lower() + recipe.obtain[1:].rstrip(".")
     return (

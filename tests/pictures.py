@@ -1,27 +1,54 @@
-"""Images that tests draw for themselves."""
+"""Small pictures, encoded in every way, and what Pillow makes of them."""
 
-from pathlib import Path
+import io
 
 import cv2
 import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from blurgen.sources import BadImage
+from blurgen.sources.decode import decode
 
 
-def photo(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
-    """Return a smooth colourful picture with hard edges and some white, (height, width, 3) uint8 RGB."""
-    rng = np.random.default_rng(seed)
-    image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-    for _ in range(6):
-        centre = (int(rng.integers(width)), int(rng.integers(height)))
-        colour = [int(value) for value in rng.integers(0, 256, 3)]
-        cv2.circle(image, centre, int(rng.integers(3, 20)), colour, -1)
-    cv2.rectangle(image, (4, 4), (14, 12), (255, 255, 255), -1)
-    return image
+def scene(height=40, width=56, channels=3):
+    """Return smooth colours with an edge and no symmetry, uint8."""
+    rows, columns = np.mgrid[:height, :width]
+    bands = [3 * rows + columns, 5 * columns, 255 - 4 * rows, 60 + 3 * columns + rows]
+    pixels = np.stack(bands[:channels], axis=-1).clip(0, 255).astype(np.uint8)
+    pixels[: height // 3, : width // 4] = 255 - pixels[: height // 3, : width // 4]
+    return pixels
 
 
-def write_photos(folder: Path, count: int, height: int = 96, width: int = 128) -> Path:
-    """Write `count` JPEG photos into a new folder, and return it."""
-    folder.mkdir(parents=True)
-    for number in range(count):
-        bgr = photo(number, height, width)[..., ::-1]
-        cv2.imwrite(str(folder / f"photo{number:02d}.jpg"), bgr)
-    return folder
+def encode(image, kind, **options):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def jpeg(pixels, *options):
+    return cv2.imencode(".jpg", pixels[..., ::-1], options)[1].tobytes()
+
+
+def by_pillow(data):
+    """Return what Pillow makes of it: profile, white background, orientation."""
+    image = Image.open(io.BytesIO(data))
+    profile = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    if profile and len(profile) > 100 and b"sRGB" not in profile:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() == "RGB":
+            image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"))
+    return np.asarray(image)
+
+
+def reason_of(data, read=decode):
+    """Return the reason why data are refused, or None."""
+    try:
+        read(data)
+    except BadImage as error:
+        return error.reason
+    return None

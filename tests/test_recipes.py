@@ -242,7 +242,7 @@ def test_list_sources_counts_what_is_there(tmp_path):
     assert set(rows) == {"text", "leaves", *NAMES}
     assert rows["gopro"].count == len(TREES[2].sharp)
     assert rows["gopro"].path == str(tmp_path / "gopro")
-    assert (rows["mapillary"].path, rows["mapillary"].count) == (None, 0)
+    assert (rows["mapillary"].path, rows["mapillary"].count, rows["mapillary"].expected) == (None, 0, 25000)
     assert (rows["text"].path, rows["text"].count) == (None, None)
 
 

@@ -226,7 +226,7 @@ def _decode_deep_tiff(data: bytes, tags: Mapping[int, Any]) -> np.ndarray | None
         pixels = _in_strips(lambda bgr: _encode_light(bgr[..., 2::-1]), stored)
     else:
         pixels = _flatten_deep(stored, premultiplied=(tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA)
-    return _turn(_to_srgb(pixels, tags[_ICC_PROFILE]), tags[_ORIENTATION] or 1)
+    return _to_srgb(pixels, tags[_ICC_PROFILE])  # OpenCV has turned it, whatever the flag says
 
 
 def _open(data: bytes, header: Header) -> Image.Image:
