@@ -12,7 +12,8 @@ everything else goes through Pillow, apart from what only OpenCV reads at its fu
 import io
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -33,7 +34,7 @@ from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError  # noqa
 
 _PLAIN = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-# What Pillow's readers let escape when a file is malformed.
+# What the readers of Pillow and OpenCV let escape when a file is malformed.
 _FAULTS = (
     OSError,
     SyntaxError,
@@ -44,6 +45,7 @@ _FAULTS = (
     LookupError,
     RuntimeError,
     struct.error,
+    cv2.error,
 )
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS = 256, 257, 258, 262, 274, 277
@@ -86,16 +88,18 @@ def decode(data: bytes) -> np.ndarray:
     (2, 3, 3)
     """
     header = read_header(data)
-    if header.plain:
-        return _decode_plain(data, header)
-    if header.deep:
-        _check_size(header.width, header.height, _DEEP_BYTES)
-        return _decode_deep_png(data)
-    if header.kind == "JPEG":
-        check_jpeg_data(data, header)
-    if header.kind == "PNG":
-        check_png_data(data)
-    return _decode_with_pillow(data, header)
+    with _named_faults(header.kind):
+        if header.plain:
+            return _decode_plain(data, header)
+        if header.deep:
+            return _decode_deep_png(data, header)
+        if header.kind == "TIFF":
+            return _decode_tiff(data, header)
+        if header.kind == "JPEG":
+            check_jpeg_data(data, header)
+        if header.kind == "PNG":
+            check_png_data(data)
+        return _decode_with_pillow(data, header)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -105,16 +109,17 @@ def image_size(data: bytes) -> tuple[int, int]:
     """
     header = read_header(data)
     width, height, orientation = header.width, header.height, 1
-    if header.kind == "TIFF":
-        tags = _tiff_tags(bytes(data))
-        width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
-    elif not header.plain or header.extras:
-        _check_size(width, height, _BYTES_PER_PIXEL.get(header.kind, _PLAIN_BYTES))
-        image = _open(bytes(data), header)
-        width, height = image.size
-        orientation = _orientation(image)
-    _check_size(width, height, _PLAIN_BYTES)
-    return (height, width) if orientation >= 5 else (width, height)
+    with _named_faults(header.kind):
+        if header.kind == "TIFF":
+            tags = _tiff_tags(bytes(data))
+            width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
+        elif not header.plain or header.extras:
+            _check_size(width, height, _BYTES_PER_PIXEL.get(header.kind, _PLAIN_BYTES))
+            image = _open(bytes(data), header)
+            width, height = image.size
+            orientation = _orientation(image)
+        _check_size(width, height, _PLAIN_BYTES)
+        return (height, width) if orientation >= 5 else (width, height)
 
 
 def _decode_plain(data: bytes, header: Header) -> np.ndarray:
@@ -139,40 +144,56 @@ def _ran_dry(pixels: np.ndarray, data: bytes, header: Header, end: int) -> bool:
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise BadImage("corrupt", f"the image cannot be decoded: {error.err}") from error
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise BadImage("corrupt", "the image cannot be decoded: its data are damaged")
     return pixels
 
 
-def _decode_deep_png(data: bytes) -> np.ndarray:
+def _decode_deep_png(data: bytes, header: Header) -> np.ndarray:
     """Return the pixels of a 16-bit PNG, which Pillow would cut to its upper bytes."""
-    image = _open(data, Header("PNG"))
+    _check_size(header.width, header.height, _DEEP_BYTES)
+    image = _open(data, header)
     pixels = _flatten_deep(_imdecode(data, _AS_STORED))
     pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=image.mode in ("I;16", "LA"))
     return _turn(pixels, _orientation(image))
 
 
+def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
+    """Return the pixels of a TIFF: by OpenCV where it has several channels of 16 or 32 bits.
+
+    Of these Pillow reads the former cut to 8 bits, and the latter not at all.
+    """
+    tags = _tiff_tags(data)
+    bits, form = (tags[_BITS] or (1,))[0], (tags[_SAMPLE_FORMAT] or (1,))[0]
+    if (tags[_CHANNELS] or 1) < 3 or tags[_PHOTOMETRIC] != _RGB or (bits, form) not in ((16, 1), (32, 3)):
+        _check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
+        return _decode_with_pillow(data, header)
+    _check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else _DEEP_BYTES)
+    stored = _imdecode(data, _AS_STORED)
+    if form == 3:
+        pixels = _in_strips(lambda bgr: _encode_light(bgr[..., 2::-1]), stored)
+    else:
+        pixels = _flatten_deep(stored, premultiplied=(tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA)
+    return _to_srgb(pixels, tags[_ICC_PROFILE])  # OpenCV has turned it, whatever the flag says
+
+
+def _tiff_tags(data: bytes) -> dict[int, Any]:
+    """Return the tags of the first page of a TIFF that matter here, as Pillow's values, None where absent."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
+    file = io.BytesIO(data)
+    file.seek(directory.next)
+    directory.load(file)
+    tags = {tag: directory.get(tag) for tag in _TIFF_TAGS}
+    return tags | {_WIDTH: int(tags[_WIDTH]), _HEIGHT: int(tags[_HEIGHT])}
+
+
 def _decode_with_pillow(data: bytes, header: Header) -> np.ndarray:
     _check_size(header.width, header.height, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
-    if header.kind == "TIFF":
-        tags = _tiff_tags(data)
-        _check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
-        deep = _decode_deep_tiff(data, tags)
-        if deep is not None:
-            return deep
     image = _open(data, header)
     _check_size(*image.size, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
-    try:
-        image.load()
-        return _upright_rgb(image)
-    except _BOMBS as error:
-        raise _too_large(*image.size) from error
-    except _FAULTS as error:
-        raise _fault(error, header.kind) from error
+    image.load()
+    return _upright_rgb(image)
 
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:
@@ -199,53 +220,25 @@ def _cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
 
 
-def _tiff_tags(data: bytes) -> dict[int, Any]:
-    """Return the tags of the first page of a TIFF that matter here, as Pillow's values, None where absent."""
-    try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 43 in data[2:4] else 8])
-        file = io.BytesIO(data)
-        file.seek(directory.next)
-        directory.load(file)
-        tags = {tag: directory.get(tag) for tag in _TIFF_TAGS}
-        return tags | {_WIDTH: int(tags[_WIDTH]), _HEIGHT: int(tags[_HEIGHT])}
-    except _FAULTS as error:
-        raise _fault(error, "TIFF") from error
-
-
-def _decode_deep_tiff(data: bytes, tags: Mapping[int, Any]) -> np.ndarray | None:
-    """Return the pixels of a TIFF with several channels of 16 or 32 bits, or None for any other.
-
-    Pillow reads the former cut to 8 bits, and the latter not at all.
-    """
-    bits, form = (tags[_BITS] or (1,))[0], (tags[_SAMPLE_FORMAT] or (1,))[0]
-    if (tags[_CHANNELS] or 1) < 3 or tags[_PHOTOMETRIC] != _RGB or (bits, form) not in ((16, 1), (32, 3)):
-        return None
-    _check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else _DEEP_BYTES)
-    stored = _imdecode(data, _AS_STORED)
-    if form == 3:
-        pixels = _in_strips(lambda bgr: _encode_light(bgr[..., 2::-1]), stored)
-    else:
-        pixels = _flatten_deep(stored, premultiplied=(tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA)
-    return _to_srgb(pixels, tags[_ICC_PROFILE])  # OpenCV has turned it, whatever the flag says
-
-
 def _open(data: bytes, header: Header) -> Image.Image:
     """Return the Pillow image, its header read and its pixels not."""
+    return Image.open(io.BytesIO(data), formats=[header.kind, *(["MPO"] if header.kind == "JPEG" else [])])
+
+
+@contextmanager
+def _named_faults(kind: str) -> Iterator[None]:
+    """Turn what decoders raise over a bad file into a `BadImage`."""
     try:
-        return Image.open(io.BytesIO(data), formats=[header.kind, *(["MPO"] if header.kind == "JPEG" else [])])
+        yield
+    except BadImage:
+        raise
     except _BOMBS as error:
-        raise BadImage("too-large", f"the {header.kind} image is larger than can be decoded; scale it down") from error
+        raise BadImage("too-large", f"the {kind} image is larger than can be decoded; scale it down") from error
     except UnidentifiedImageError as error:
-        raise BadImage("corrupt", f"the {header.kind} header is damaged, or of a kind that is not supported") from error
+        raise BadImage("corrupt", f"the {kind} header is damaged, or of a kind that is not supported") from error
     except _FAULTS as error:
-        raise _fault(error, header.kind) from error
-
-
-def _fault(error: Exception, kind: str) -> BadImage:
-    if isinstance(error, BadImage):
-        return error
-    reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
-    return BadImage(reason, f"the {kind} image cannot be decoded: {error}")
+        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
+        raise BadImage(reason, f"the {kind} image cannot be decoded: {error}") from error
 
 
 def _check_size(width: int, height: int, bytes_per_pixel: float) -> None:
