@@ -30,10 +30,10 @@ LAYOUTS = {
     "book": Layout(publications.book, (9.0, 15.0), 3),
     "contents": Layout(publications.contents, (8.0, 14.0), 1),
     "slides": Layout(publications.slides, (10.0, 17.0), 2),
-    "title_page": Layout(publications.title_page, (9.0, 17.0), 1.5),
+    "title_page": Layout(publications.title_page, (10.5, 17.0), 1.5),
     "letter": Layout(office.letter, (8.0, 14.0), 2.5),
     "form": Layout(office.form, (7.0, 12.0), 2),
-    "invoice": Layout(office.invoice, (7.0, 11.0), 2),
+    "invoice": Layout(office.invoice, (8.5, 12.0), 2),
     "receipt": Layout(office.receipt, (11.0, 20.0), 1.5, monospaced=True),
     "listing": Layout(office.listing, (7.0, 12.0), 1.5, monospaced=True),
 }

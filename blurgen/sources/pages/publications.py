@@ -91,7 +91,7 @@ def _slide(sheet: Sheet, slide: Column) -> None:
     slide = slide.below(2.6 * em)
     if prose.chance(0.45):
         slide, beside = slide.split(2, 24 * sheet.unit_px)
-        prose.pick(FIGURES)(sheet, Column(beside.x, beside.y, beside.width, beside.y + 0.8 * beside.room))
+        prose.pick(FIGURES)(sheet, Column(beside.x, beside.y, beside.width, beside.y + 0.62 * beside.room))
     slide = slide.below(blocks.bullets(sheet, slide))
     blocks.closed_flow(sheet, slide, {blocks.bullets: 0.5}, sentences=(1, 2))
 

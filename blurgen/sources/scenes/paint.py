@@ -46,32 +46,34 @@ _OPAQUE = 1 / 512  # clearness at which a pixel needs no more paint
 
 @njit
 def _distance(leaf, outline, u, v):
-    """Return the distance from the edge of a leaf, negative inside, at (u, v) in its own axes; exact to first order."""
-    r, shape = leaf["radius"], leaf["shape"]
-    across = r * leaf["aspect"]
+    """Return how far (u, v) is from the edge, negative inside, to first order; all in radii along the axes."""
+    shape, across = leaf["shape"], leaf["aspect"]
     if shape == ELLIPSE:
-        k = np.sqrt((u / r) ** 2 + (v / across) ** 2) + 1e-6
-        return (k - 1) * k / np.sqrt((u / r**2) ** 2 + (v / across**2) ** 2 + 1e-12)
+        stretch = 1 / across
+        w = v * stretch
+        k = np.sqrt(u * u + w * w) + 1e-6
+        return (k - 1) * k / np.sqrt(u * u + (w * stretch) ** 2 + 1e-12)
     if shape in (BOX, TWIG):
-        corner = 0.25 * min(r, across)
-        du, dv = abs(u) - r + corner, abs(v) - across + corner
-        return np.sqrt(max(du, 0.0) ** 2 + max(dv, 0.0) ** 2) + min(max(du, dv), 0.0) - corner
+        corner = 0.25 * across
+        du, dv = abs(u) - 1 + corner, abs(v) - across + corner
+        if du < 0 or dv < 0:
+            return max(du, dv) - corner
+        return np.sqrt(du * du + dv * dv) - corner
     if shape == LENS:
-        return (abs(v) - across * (1 - (u / r) ** 2)) / np.sqrt(1 + (2 * across * u / r**2) ** 2)
-    if shape == POLYGON:
-        d = np.sqrt(u * u + v * v) - r
-        for edge in range(outline.shape[0]):
-            d = max(d, outline[edge, 0] * u + outline[edge, 1] * v - r * outline[edge, 2])
-        return d
+        return (abs(v) - across * (1 - u * u)) / np.sqrt(1 + (2 * across * u) ** 2)
     rho = np.sqrt(u * u + v * v) + 1e-6
-    if rho > 1.3 * r:
-        return rho - 1.15 * r
-    c, s = u / rho, v / rho
+    if shape == POLYGON:
+        d = rho - 1
+        for edge in range(outline.shape[0]):
+            d = max(d, outline[edge, 0] * u + outline[edge, 1] * v - outline[edge, 2])
+        return d
+    inverse = 1 / rho
+    c, s = u * inverse, v * inverse
     ck, sk, bulge = c, s, 0.0
     for harmonic in range(_HARMONICS):
         ck, sk = ck * c - sk * s, sk * c + ck * s
         bulge += outline[harmonic, 0] * ck + outline[harmonic, 1] * sk
-    return rho - r * (0.8 + bulge)
+    return rho - 0.8 - bulge
 
 
 @njit
@@ -106,25 +108,27 @@ def _surface(leaf, tiles, u, v):
 
 
 @njit
-def _reach(leaf):
-    """Return how far a leaf extends along and across its axis."""
-    r = leaf["radius"]
-    if leaf["shape"] == BLOB:
-        return 1.15 * r, 1.15 * r  # the harmonics of blobs are such that few reach further
-    return r, (r if leaf["shape"] == POLYGON else r * leaf["aspect"])
+def _paint_pixel(linear, clear, lit, leaf, tiles, y, x, u, v, coverage, facing):
+    """Lay one leaf over one pixel, behind all that is there already; (u, v) is the pixel along its axes, in px."""
+    share = 0.5 + 0.5 * leaf["contrast"] * _surface(leaf, tiles, u, v)
+    light = coverage * clear[y, x] * max(lit[y, x], _LEAST_LIGHT) * max(facing, 0.1)
+    for c in range(3):
+        linear[y, x, c] += light * (leaf["colour"][c] * (1 - share) + leaf["other"][c] * share)
+    clear[y, x] *= 1 - coverage
 
 
 @njit
-def _paint_pixel(linear, clear, lit, leaf, outline, tiles, y, x, u, v, facing):
-    """Lay one leaf over one pixel, behind all that is there already; (u, v) is the pixel in the leaf's own axes."""
-    coverage = 0.5 - _distance(leaf, outline, u, v) / leaf["softness"]
-    if coverage > 0:
-        share = 0.5 + 0.5 * leaf["contrast"] * _surface(leaf, tiles, u, v)
-        coverage = min(1.0, coverage)
-        light = coverage * clear[y, x] * max(lit[y, x], _LEAST_LIGHT) * max(facing, 0.1)
-        for c in range(3):
-            linear[y, x, c] += light * (leaf["colour"][c] * (1 - share) + leaf["other"][c] * share)
-        clear[y, x] *= 1 - coverage
+def _reach(leaf):
+    """Return half the sides of the upright box around a leaf, in px."""
+    along, across = leaf["radius"], leaf["radius"] * leaf["aspect"]
+    c, s = abs(leaf["cos"]), abs(leaf["sin"])
+    if leaf["shape"] in (BOX, TWIG):
+        return c * along + s * across, s * along + c * across
+    if leaf["shape"] == POLYGON:
+        return along, along
+    if leaf["shape"] == BLOB:  # whose harmonics are such that few reach further
+        return 1.15 * along, 1.15 * along
+    return np.hypot(c * along, s * across), np.hypot(s * along, c * across)
 
 
 @njit
@@ -152,27 +156,27 @@ def paint_leaves(linear, clear, lit, leaves, outlines, tiles, sun):
     height, width = clear.shape
     sun_x, sun_y = sun
     for i in range(leaves.shape[0]):
-        leaf, outline = leaves[i], outlines[i]
-        along, across = _reach(leaf)
+        leaf, outline, r = leaves[i], outlines[i], leaves[i]["radius"]
+        reach_x, reach_y = _reach(leaf)
         edge, penumbra = 0.5 * leaf["softness"], 0.5 * (leaf["softness"] + leaf["drop"])
         drop_x, drop_y = leaf["drop"] * sun_x, leaf["drop"] * sun_y
-        cos, sin = leaf["cos"], leaf["sin"]
-        reach_x, reach_y = abs(cos) * along + abs(sin) * across, abs(sin) * along + abs(cos) * across
         x0 = max(0, int(np.ceil(leaf["x"] - reach_x - max(edge, penumbra - drop_x))))
         x1 = min(width, int(leaf["x"] + reach_x + max(edge, penumbra + drop_x)) + 1)
         y0 = max(0, int(np.ceil(leaf["y"] - reach_y - max(edge, penumbra - drop_y))))
         y1 = min(height, int(leaf["y"] + reach_y + max(edge, penumbra + drop_y)) + 1)
+        cos, sin = leaf["cos"] / r, leaf["sin"] / r
         drop_u, drop_v = cos * drop_x + sin * drop_y, cos * drop_y - sin * drop_x
-        slope_x, slope_y = leaf["roundness"] * sun_x / leaf["radius"], leaf["roundness"] * sun_y / leaf["radius"]
+        slope_x, slope_y = leaf["roundness"] * sun_x / r, leaf["roundness"] * sun_y / r
+        edge_sharpness, shadow_sharpness = 0.5 * r / edge, 0.5 * r / penumbra
         for y in range(y0, y1):
             for x in range(x0, x1):
                 if clear[y, x] > _OPAQUE:
                     dx, dy = x - leaf["x"], y - leaf["y"]
                     u, v = cos * dx + sin * dy, cos * dy - sin * dx
-                    if abs(u) < along + edge and abs(v) < across + edge:
+                    coverage = min(1.0, 0.5 - edge_sharpness * _distance(leaf, outline, u, v))
+                    if coverage > 0:
                         facing = 1 - dx * slope_x - dy * slope_y
-                        _paint_pixel(linear, clear, lit, leaf, outline, tiles, y, x, u, v, facing)
-                    u, v = u - drop_u, v - drop_v
-                    if abs(u) < along + penumbra and abs(v) < across + penumbra and clear[y, x] > _OPAQUE:
-                        umbra = 0.5 - 0.5 * _distance(leaf, outline, u, v) / penumbra
+                        _paint_pixel(linear, clear, lit, leaf, tiles, y, x, u * r, v * r, coverage, facing)
+                    if clear[y, x] > _OPAQUE:
+                        umbra = 0.5 - shadow_sharpness * _distance(leaf, outline, u - drop_u, v - drop_v)
                         lit[y, x] *= 1 - leaf["shadow"] * min(1.0, max(0.0, umbra))

@@ -162,15 +162,18 @@ def _draw_backdrop(rng: np.random.Generator, lit: np.ndarray, skyline: Callable)
     `lit` is the share (h, w) of the sun that reaches the ground.
     """
     height, width = lit.shape
-    zenith, horizon = _to_linear(np.array([[86, 128, 186], [206, 218, 230]]) + rng.normal(0, 14, (2, 1)))
-    above = np.linspace(1, 0, height)[:, None, None] ** rng.uniform(0.8, 2.5)
-    sky = np.float32(horizon + (zenith - horizon) * above)
+    zenith, horizon = np.float32(_to_linear(np.array([[86, 128, 186], [206, 218, 230]]) + rng.normal(0, 14, (2, 1))))
+    above = np.linspace(1, 0, height, dtype=np.float32)[:, None, None] ** np.float32(rng.uniform(0.8, 2.5))
     clouds = np.roll(surface_tiles()[0], rng.integers(0, _TILE_PX, 2), (0, 1))[:, : _TILE_PX // 2]
-    cover = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_CUBIC) + np.float32(rng.uniform(-0.6, 0.4))
-    sky = sky + (np.float32(0.85) - sky) * np.clip(cover, 0, 1)[..., None]
+    cover = cv2.resize(clouds, (width, height), interpolation=cv2.INTER_LINEAR) + np.float32(rng.uniform(-0.6, 0.4))
     ground = np.float32(_to_linear(rng.uniform(35, 75) * np.array([1, 0.95, 0.85])))
     below = np.arange(height)[:, None] > skyline(np.arange(width) / width) * height
-    return np.where(below[..., None], ground * np.maximum(lit, np.float32(0.3))[..., None], sky)
+    shaded = ground * np.maximum(lit, np.float32(0.3))[..., None]
+    if below.all():
+        return shaded
+    sky = horizon + (zenith - horizon) * above
+    sky = sky + (np.float32(0.85) - sky) * np.clip(cover, 0, 1)[..., None]
+    return np.where(below[..., None], shaded, sky)
 
 
 def _develop(rng: np.random.Generator, linear: np.ndarray) -> np.ndarray:
