@@ -12,31 +12,35 @@ def key_of(word_1, word_2):
     return (int(word_1 * 2**53) * 2**11 % WORD) ^ int(word_2 * 2**53)
 
 
-def uniform(key, index):
+def word(key, index):
     """Return number `index` of a key: an output of SplitMix64."""
     z = (key + 0x9E3779B97F4A7C15 * index) % WORD
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % WORD
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % WORD
-    return ((z ^ (z >> 31)) >> 11) / 2**53
+    return z ^ (z >> 31)
+
+
+def uniform(key, index):
+    return (word(key, index) >> 11) / 2**53
 
 
 def normal_pair(key, step):
     """Return two independent standard normal numbers as one complex number."""
-    radius = math.sqrt(-2 * math.log(uniform(key, 2 * step) + 2**-53))
-    return cmath.rect(radius, 2 * math.pi * uniform(key, 2 * step + 1))
+    upper, lower = divmod(word(key, step), 2**32)
+    return cmath.rect(math.sqrt(-2 * math.log((upper + 0.5) / 2**32)), 2 * math.pi * lower / 2**32)
 
 
 def shake_factors(key, rate, samples):
     """Return {step: factor on the velocity} of the abrupt shakes, one trial a step by its geometric waiting time."""
-    factors, step, number = {}, 0, 0
+    factors, step, number = {}, 0, samples
     while rate > 0:
-        chance = uniform(key, 2 * (samples + number))
+        chance = uniform(key, number)
         step += int(min(samples, math.log(1 - chance) / math.log(1 - rate))) if rate < 1 else 0
         if step >= samples - 1:
             break
-        angle = uniform(key, 2 * (samples + number) + 1) - 0.5
+        angle = uniform(key, number + 1) - 0.5
         factors[step] = 1 + 2 * cmath.exp(1j * (math.pi + angle))
-        step, number = step + 1, number + 1
+        step, number = step + 1, number + 2
     return factors
 
 

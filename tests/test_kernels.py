@@ -20,7 +20,7 @@ from blurgen.raster import ANCHORS, rasterize
 from blurgen.rng import stream
 
 COMPILED = not numba.config.DISABLE_JIT
-FEW = {} if COMPILED else {"samples": 400}
+FEW = {} if COMPILED else {"samples": 900}
 
 
 @pytest.fixture(scope="module")

@@ -155,14 +155,14 @@ def _steps_to_shake(chain, shake, samples):
         return samples
     if rate >= 1.0:
         return 0
-    number = uniform(key_of(chain[6], chain[7]), np.uint64(2 * (samples + shake)))
+    number = uniform(key_of(chain[6], chain[7]), np.uint64(samples + 2 * shake))
     return int(min(np.float64(samples), log(1.0 - number) / log(1.0 - rate)))
 
 
 @njit(error_model="numpy")
 def _shake(heading, chain, shake, samples):
     """Add twice the heading, turned by pi + u with u uniform in [-1/2, 1/2) rad, to the heading (2,)."""
-    number = uniform(key_of(chain[6], chain[7]), np.uint64(2 * (samples + shake) + 1))
+    number = uniform(key_of(chain[6], chain[7]), np.uint64(samples + 2 * shake + 1))
     cosine, sine = cos_sin((number - 0.5) / (2.0 * np.pi))
     along, across = 1.0 - 2.0 * cosine, -2.0 * sine
     x, y = heading[0], heading[1]

@@ -57,8 +57,8 @@ class SmoothWalk(ChainModel):
         self._check("persistence_px", 1e-3, math.inf, several=True)
         self._check("shakes", 0.0, self.samples - 1, several=True)
         self._check("pull", 0.0, 1e6, several=True)
-        # a step turns by less than 0.3 rad, so that the corrected kick keeps the persistence within 1 %
-        shortest = min(np.min(self.persistence_px) / 20, 0.3 / math.sqrt(max(np.max(self.pull), 1e-300)))
+        # steps this short keep the persistence within 0.3 % of what is asked, and turn by less than 0.3 rad
+        shortest = min(np.min(self.persistence_px) / 50, 0.3 / math.sqrt(max(np.max(self.pull), 1e-300)))
         needed = math.ceil(np.max(self.length_px) / shortest) + 1
         if self.samples < needed:
             raise ValueError(
