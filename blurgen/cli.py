@@ -158,10 +158,16 @@ def sources_command(root: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1, default=str))
         return
     for row in rows:
-        found = f"{row['count']:,} images in {row['path']}" if row["path"] else "not found"
-        click.echo(
-            f"{row['name']:<14} {found if row['count'] is not None else 'built in'}  [{row['licence']}]  {row['title']}"
-        )
+        click.echo(f"{row['name']:<11} {_found(row):<26} {row['title'].partition(';')[0]} [{row['licence']}]")
+
+
+def _found(row: dict[str, Any]) -> str:
+    """Return whether a dataset is there, with how many of its images."""
+    if row["count"] is None:
+        return "built in"
+    if row["path"] is None:
+        return f"not found ({row['expected']:,} images)" if row["expected"] else "not found"
+    return f"{row['count']:,} of {row['expected']:,} images" if row["expected"] else f"{row['count']:,} images"
 
 
 @main.command("info")
