@@ -19,6 +19,7 @@ from blurgen.options import click_options, parse_value, resolve_together, to_tom
 from blurgen.progress import ProgressLine
 
 EXIT_BAD_INPUTS = 3
+MOST_LINES = 20
 
 
 class Terminated(BaseException):
@@ -252,7 +253,9 @@ def _echo(facts: dict[str, Any], as_json: bool) -> None:
     for name, value in facts.items():
         if isinstance(value, list):
             click.echo(f"{name.replace('_', ' ')}: {len(value)}")
-            for item in value:
-                click.echo("  " + (", ".join(map(str, item.values())) if isinstance(item, dict) else str(item)))
+            for item in value[:MOST_LINES]:
+                click.echo("  " + ", ".join(map(str, item.values())))
+            if len(value) > MOST_LINES:
+                click.echo(f"  and {len(value) - MOST_LINES:,} more: --json lists them all")
         else:
             click.echo(f"{name.replace('_', ' ')}: {f'{value:,}' if isinstance(value, int) else value}")
