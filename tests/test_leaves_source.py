@@ -8,7 +8,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from scipy.stats import kurtosis
 
 from blurgen.sources import BadImage, Entry
 from blurgen.sources.leaves import LeavesSource
@@ -34,7 +33,7 @@ def _luma(image, light):
 
 def _spectral_slope(gray):
     """Return the exponent of the radially averaged power spectrum of the central square, 1/80 to 0.4 cycles a pixel."""
-    n = min(gray.shape)
+    n = min(gray.shape) // 64 * 64  # a fast length for the transform
     top, left = ((side - n) // 2 for side in gray.shape)
     square = gray[top : top + n, left : left + n]
     window = np.hanning(n)
@@ -48,7 +47,10 @@ def _spectral_slope(gray):
 
 def _gradient_kurtosis(gray):
     """Return the fourth standardised moment (3 for a Gaussian) of differences between neighbours."""
-    return kurtosis(np.concatenate([np.diff(gray, axis=axis).ravel() for axis in (0, 1)]), fisher=False)
+    d = np.concatenate([np.diff(gray, axis=axis).ravel() for axis in (0, 1)])
+    d -= d.mean()
+    squares = d * d
+    return (squares * squares).mean() / squares.mean() ** 2
 
 
 STATISTICS = {"slope": _spectral_slope, "kurtosis": _gradient_kurtosis}
@@ -76,15 +78,16 @@ def test_scenes_have_the_statistics_of_photographs(scenes, light, statistic):
     assert np.mean([low < value < high for value in values]) >= 0.8
 
 
-@pytest.mark.parametrize("light", BSDS500_RANGE)
-def test_range_of_photographs_is_that_of_bsds500(data_root, light):
+def test_range_of_photographs_is_that_of_bsds500(data_root):
     paths = sorted((data_root / "bsds500").rglob("*.jpg"))
     if len(paths) < 200:
         pytest.skip("not all training images of BSDS500 are here")
-    grays = [_luma(cv2.imread(str(path))[..., ::-1], light) for path in paths]
-    for statistic, measure in STATISTICS.items():
-        measured = np.percentile([measure(gray) for gray in grays], [10, 90])
-        np.testing.assert_allclose(measured, BSDS500_RANGE[light][statistic], rtol=0.01)
+    images = [cv2.imread(str(path))[..., ::-1] for path in paths]
+    for light, ranges in BSDS500_RANGE.items():
+        grays = [_luma(image, light) for image in images]
+        for statistic, measure in STATISTICS.items():
+            measured = np.percentile([measure(gray) for gray in grays], [10, 90])
+            np.testing.assert_allclose(measured, ranges[statistic], rtol=0.01)
 
 
 def test_slope_of_a_known_spectrum_is_found():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,9 +32,11 @@ def _page(index, **settings):
 
 def _ink_share(page):
     """Return the share of pixels that differ visibly from the commonest colour, the paper."""
-    colours, counts = np.unique(page[::5, ::5].reshape(-1, 3), axis=0, return_counts=True)
-    paper = colours[counts.argmax()].astype(np.int16)
-    return (np.abs(page - paper).max(axis=2) > 32).mean()
+    sampled = page[::5, ::5].astype(np.int64) @ [65536, 256, 1]
+    colours, counts = np.unique(sampled, return_counts=True)
+    common = int(colours[counts.argmax()])
+    paper = np.array([common >> 16, common >> 8 & 255, common & 255], np.uint8)
+    return (cv2.absdiff(page, np.broadcast_to(paper, page.shape)).max(axis=2) > 32).mean()
 
 
 class _Recorder(Page):
@@ -162,12 +165,12 @@ def _census(pages):
             picture = TextSource().read(entry.key)
             inks.append(_ink_share(picture.sharp))
             digests.add(picture.sha256)
-            cells = picture.sharp[:1440, :1024].reshape(45, 32, 32, 32, 3).mean((1, 3, 4))
+            cells = cv2.resize(picture.sharp, (32, 45), interpolation=cv2.INTER_AREA).mean(2)
             thumbnails.append((cells - cells.mean()).ravel())
     return np.array(inks), digests, np.array(thumbnails), used_fonts, used_layouts
 
 
-@pytest.mark.parametrize("pages", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pages", [32, pytest.param(1000, marks=pytest.mark.slow)])
 def test_pages_use_many_fonts_and_layouts_keep_ink_within_bounds_and_never_repeat(pages):
     inks, digests, thumbnails, used_fonts, used_layouts = _census(pages)
     assert len(used_fonts) >= 8
