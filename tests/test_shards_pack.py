@@ -259,5 +259,5 @@ def test_packing_takes_little_memory_and_closes_its_files(tmp_path):
     before, files = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(os.listdir("/proc/self/fd"))
     pack(tmp_path / "set", tmp_path / "a.h5")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files
     assert (tmp_path / "a.h5").stat().st_size > 28_000_000

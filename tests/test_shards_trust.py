@@ -302,6 +302,20 @@ def test_what_is_no_file_of_samples_is_refused_at_once(tmp_path, kind):
     assert len(verify(path, timeout_s=10)) == 1
 
 
+def test_chunks_that_do_not_follow_each_other_are_refused(tmp_path):
+    path = content(300, Layout(4)).write(tmp_path / "a.h5")
+    with h5py.File(path, "r+", libver="earliest") as file:
+        shape = file["blurred"].shape
+        del file["blurred"]
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((1, *shape[1:]))
+        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        # The nodes of the old kind of index lie between the chunks.
+        h5py.h5d.create(file.id, b"blurred", h5py.h5t.STD_U8LE, h5py.h5s.create_simple(shape), plist)
+    with pytest.raises(BadShard, match="of /blurred does not follow those before it"):
+        open_shards(path)
+
+
 def test_compressed_dataset_with_missing_chunks_is_refused(tmp_path):
     path = content().write(tmp_path / "a.h5", "gzip")
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:

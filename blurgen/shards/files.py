@@ -1,6 +1,7 @@
 """One file of samples, read at known offsets, and the sources of many."""
 
 import os
+import weakref
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class ShardFile:
     def __init__(self, structure: Structure):
         self.structure = structure
         self._stream = open_regular(structure.path)
+        weakref.finalize(self, self._stream.close)
         if identify(self._stream.fileno()) != structure.identity:
             raise BadShard(f"{structure.path} was replaced after it was opened: open it again")
         self._descriptor = self._stream.fileno()
@@ -111,10 +113,7 @@ class ShardFile:
         return ShardSample({name: self.item(name, index) for name in names}, meta, self.item("source", row)[()])
 
     def stored(self, name: str, index: int) -> bytes:
-        """Return the stored bytes of item `index`, compressed where the dataset is."""
-        region = self.structure.regions[name]
-        if region.offset is not None:
-            return self.rows(name, index, 1).tobytes()
+        """Return the compressed bytes of item `index`."""
         offset, size = self.table(name)[index]
         return self._read(name, np.empty(size, np.uint8), int(offset)).tobytes()
 
