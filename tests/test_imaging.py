@@ -179,6 +179,13 @@ def test_camera_noise_draws_its_constants_and_has_their_moments(name, shot, read
     assert np.all(np.abs(gains.mean(axis=0) - 1) < 5 / np.sqrt(12 * 40))
 
 
+@pytest.mark.parametrize(("name", "read"), [("realblur", 2.9430e-5), ("bsd", 1.9452e-4)])
+def test_camera_noise_in_the_dark_is_read_noise(name, read):
+    noisy, drawn = noise_model(name).apply(np.zeros(100_000, np.float32), 0.5, np.random.default_rng(1))
+    assert drawn["read"] == pytest.approx(read, rel=0.5)
+    assert noisy.astype(np.float64).std() == pytest.approx(drawn["read"] / 0.5, rel=0.02)
+
+
 def test_camera_noise_spares_saturated_pixels():
     light = np.array([0.2, 1.0, 1.0, 0.9], np.float32).repeat(50)
     noisy, _ = noise_model("realblur").apply(light, 1.0, np.random.default_rng(0))
