@@ -145,7 +145,7 @@ def test_walk_equals_plain_python_sample_for_sample(settings, samples):
         assert np.abs(path @ (1, 1j) - expected).max() < 1e-9 * max(model.length_px, 1)
 
 
-@pytest.mark.parametrize("persistence_px", [4.0, 50.0, 1e4])
+@pytest.mark.parametrize("persistence_px", [5.0, 50.0, 1e4])
 @pytest.mark.parametrize("shakes", [0.0, 5.0])
 @pytest.mark.parametrize("pull", [0.0, 0.05])
 def test_smooth_walk_equals_plain_python_sample_for_sample(persistence_px, shakes, pull):

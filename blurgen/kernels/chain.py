@@ -112,7 +112,10 @@ def fill_paths(chains, paths):
     first = 1
     while first < samples:
         last = min(samples, shake_steps.min())
-        _advance(paths, headings, chains, first, last)
+        if lanes == 1:
+            _advance_one(paths[0], headings[:, 0], chains[0], first, last)
+        else:
+            _advance_all(paths, headings, chains, first, last)
         for lane in range(lanes):
             if shake_steps[lane] == last:
                 _shake(headings[:, lane], chains[lane], shakes[lane], samples)
@@ -122,7 +125,7 @@ def fill_paths(chains, paths):
 
 
 @njit(error_model="numpy")
-def _advance(paths, headings, chains, first, last):
+def _advance_all(paths, headings, chains, first, last):
     """Go the steps from `first` to before `last` in all lanes; the paths hold the kicks there, then the positions.
 
     The loop over lanes is kept apart from the stores, and its state in rows, so that it becomes vector instructions.
@@ -132,19 +135,41 @@ def _advance(paths, headings, chains, first, last):
     step_px, pull = chains[:, 0].copy(), chains[:, 3].copy()
     for step in range(first, last):
         for lane in range(x.shape[0]):
-            turned_x = heading_x[lane] + (paths[lane, 0, step] - pull[lane] * x[lane])
-            turned_y = heading_y[lane] + (paths[lane, 1, step] - pull[lane] * y[lane])
-            square = turned_x * turned_x + turned_y * turned_y
-            moves = square > 0.0  # else kick and pull stop the camera exactly, and it goes on as before
-            scale = 1.0 / np.sqrt(square if moves else 1.0)
-            heading_x[lane] = turned_x * scale if moves else heading_x[lane]
-            heading_y[lane] = turned_y * scale if moves else heading_y[lane]
+            heading_x[lane], heading_y[lane] = _turn(
+                heading_x[lane], heading_y[lane], x[lane], y[lane],
+                paths[lane, 0, step], paths[lane, 1, step], pull[lane],
+            )  # fmt: skip
             x[lane] += step_px[lane] * heading_x[lane]
             y[lane] += step_px[lane] * heading_y[lane]
         for lane in range(x.shape[0]):
             paths[lane, 0, step] = x[lane]
             paths[lane, 1, step] = y[lane]
     headings[0], headings[1] = heading_x, heading_y
+
+
+@njit(error_model="numpy")
+def _advance_one(path, heading, chain, first, last):
+    """Do what `_advance_all` does for one lane, with the state in registers."""
+    heading_x, heading_y = heading[0], heading[1]
+    x, y = path[0, first - 1], path[1, first - 1]
+    for step in range(first, last):
+        heading_x, heading_y = _turn(heading_x, heading_y, x, y, path[0, step], path[1, step], chain[3])
+        x += chain[0] * heading_x
+        y += chain[0] * heading_y
+        path[0, step] = x
+        path[1, step] = y
+    heading[0], heading[1] = heading_x, heading_y
+
+
+@njit(error_model="numpy")
+def _turn(heading_x, heading_y, x, y, kick_x, kick_y, pull):
+    """Return the unit heading after a kick at the position (x, y)."""
+    turned_x = heading_x + (kick_x - pull * x)
+    turned_y = heading_y + (kick_y - pull * y)
+    square = turned_x * turned_x + turned_y * turned_y
+    moves = square > 0.0  # else kick and pull stop the camera exactly, and it goes on as before
+    scale = 1.0 / np.sqrt(square if moves else 1.0)
+    return (turned_x * scale if moves else heading_x), (turned_y * scale if moves else heading_y)
 
 
 @njit(error_model="numpy")
@@ -161,7 +186,7 @@ def _steps_to_shake(chain, shake, samples):
 
 @njit(error_model="numpy")
 def _shake(heading, chain, shake, samples):
-    """Add twice the heading, turned by pi + u with u uniform in [-1/2, 1/2) rad, to the heading (2,)."""
+    """Add twice the heading, turned by pi + u with u uniform in [-1/2, 1/2) rad, to the `heading` (2,)."""
     number = uniform(key_of(chain[6], chain[7]), np.uint64(samples + 2 * shake + 1))
     cosine, sine = cos_sin((number - 0.5) / (2.0 * np.pi))
     along, across = 1.0 - 2.0 * cosine, -2.0 * sine
