@@ -18,10 +18,11 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from blurgen import __version__
+from blurgen.lock import FolderLock
 from blurgen.make_options import RunOptions
 from blurgen.plan import Plan, plan_difference
 from blurgen.sample import TooSmall, render
-from blurgen.shards import open_shards, pack, shard_paths, write_atomically, write_master
+from blurgen.shards import open_shards, pack, remove_drafts, shard_paths, write_atomically, write_master
 from blurgen.sources import BadImage
 from blurgen.worker import Bad, Job, build, streams
 
@@ -108,13 +109,22 @@ def make(
         What lies at `out` belongs to another plan, and ``options.overwrite`` is off; or no image could be read.
     OSError
         The disk is full or cannot be written; the same call continues once it can.
+    RuntimeError
+        Another process makes the same file now, or workers die again and again.
     """
     run = open_run(plan, out, options)
     if run is None:
         if not options.sharded:
             shutil.rmtree(shard_folder(out), ignore_errors=True)  # left by a run that was stopped right after packing
         return Progress(plan.count, plan.count, read_bad(out))
-    progress = Progress(plan.count, run.first_sample)
+    with FolderLock(run.folder):
+        remove_drafts(run.folder)
+        return _continue(run, options, report)
+
+
+def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None]) -> Progress:
+    """Build the shards that are missing, and finish; only for the one process that holds the folder."""
+    progress = Progress(run.plan.count, run.first_sample)
     pending = []
     for job in run.jobs():
         if is_done(job):

@@ -11,7 +11,7 @@ import numpy as np
 from blurgen.plan import Crop
 from blurgen.rng import stream
 from blurgen.sample import Look, Rendered, TooSmall, render
-from blurgen.shards import META, SOURCE, Layout, shard_pieces, source_row, write_atomically
+from blurgen.shards import META, SOURCE, Layout, source_row, write_shard
 from blurgen.sources import BadImage, Picture, Source
 
 
@@ -75,8 +75,7 @@ class Rows:
         arrays = {name: array[: self._count] for name, array in self._arrays.items()}
         sources = np.array(self._sources, SOURCE)
         codec = None if self._job.codec == "none" else self._job.codec
-        size, pieces = shard_pieces(self._job.layout, arrays, self._meta[: self._count], sources, attrs, codec)
-        write_atomically(self._job.path, pieces, size)
+        write_shard(self._job.path, self._job.layout, arrays, self._meta[: self._count], sources, attrs, codec)
 
 
 def meta_row(number: int, source: int, crop: int, sample: Rendered, params: tuple[str, ...]) -> np.void:

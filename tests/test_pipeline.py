@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from photos import photo, write_photos
 
+from blurgen.lock import FolderLock
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen, build
 from blurgen.pipeline import Run, build_all, estimate, make, open_run, pack_shards, shard_folder
@@ -195,6 +196,27 @@ def _die(job):
     import os
 
     os._exit(1)
+
+
+def test_second_run_on_one_output_is_told_who_holds_it(folder, tmp_path):
+    out = tmp_path / "a.h5"
+    plan = make_plan(options(folder))
+    with (
+        FolderLock(open_run(plan, out, SERIAL).folder),
+        pytest.raises(RuntimeError, match=r"written by process \d+ on"),
+    ):
+        make(plan, out, SERIAL)
+    make(plan, out, SERIAL)
+    assert len(open_shards(out)) == 10
+
+
+def test_drafts_of_a_killed_run_are_removed(folder, tmp_path):
+    out = tmp_path / "a.h5"
+    plan = make_plan(options(folder))
+    draft = open_run(plan, out, SERIAL).folder / ".00000.h5.1234.tmp"
+    draft.write_bytes(b"half")
+    make(plan, out, replace(SERIAL, sharded=True))
+    assert not draft.exists()
 
 
 def test_full_disk_is_noticed_before_the_work(folder, tmp_path, monkeypatch):
