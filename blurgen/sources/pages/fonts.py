@@ -146,7 +146,7 @@ class Face:
         """Return the text in characters of this font: its own places and ligatures, plain signs for missing ones."""
         known = self._spelled.get(text)
         if known is None:
-            if len(self._spelled) > 20_000:
+            if len(self._spelled) >= 4096:
                 self._spelled.clear()
             known = self._spelled[text] = self._spell(text)
         return known
@@ -186,7 +186,7 @@ class Font:
         self._offset = 0
 
     @classmethod
-    @lru_cache(maxsize=96)
+    @lru_cache(maxsize=48)
     def open(cls, path: str, size_px: float, stretch: float = 1.0) -> "Font":
         """Return the font, the same object while it is in use."""
         return cls(path, size_px, stretch)

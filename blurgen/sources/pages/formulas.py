@@ -45,7 +45,7 @@ def draw_formula(dice: Dice) -> str:
     return f"${template.replace('@', unknown).replace('#', index).replace('~', greek)}$"
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def render_formula(formula: str, fontset: str, size_px: float) -> tuple[np.ndarray, float]:
     """Return the coverage (h, w) uint8 of a formula, read-only, and how far its box reaches below the baseline."""
     parsed = _parser().parse(formula, dpi=72, prop=_properties(fontset, size_px))
