@@ -52,8 +52,7 @@ def blur(
     _check_image(image)
     if image.ndim == 3 and image.shape[2] in (2, 4):
         colours = blur(image[..., :-1], kernel, response, border, backend)
-        top, left = ((side - left) // 2 for side, left in zip(image.shape, colours.shape[:2], strict=False))
-        return np.dstack((colours, image[top : top + colours.shape[0], left : left + colours.shape[1], -1]))
+        return np.dstack((colours, _centre(image[..., -1], *colours.shape[:2])))
     taps = taps_of(kernel)
     if taps.least < 0 or abs(taps.total - 1) > 1e-3:
         raise ValueError(
@@ -131,6 +130,11 @@ def saturate(light: np.ndarray, context: np.ndarray, kernel: np.ndarray, gain: f
 
 
 _scratch = Scratch()
+
+
+def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def _correlate(canvas: np.ndarray, taps: Taps, layout: Layout, backend: str, out: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,7 @@ def response(spec: "str | float | Sequence[float] | np.ndarray | Response") -> R
     """
     if isinstance(spec, Response):
         return spec
-    if isinstance(spec, str | float | int):
+    if isinstance(spec, str | Real):
         return _named(spec)
     return Measured(tuple(np.asarray(spec, np.float64).ravel().tolist()))
 

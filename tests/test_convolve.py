@@ -153,6 +153,9 @@ def test_alpha_stays_as_it_is(rng):
         result = blur(image, curved_kernel(30, rng))
         assert np.array_equal(result[..., -1], image[..., -1])
         assert not np.array_equal(result[..., 0], image[..., 0])
+        inner = blur(image, random_kernel((5, 9), rng), border="valid")
+        assert inner.shape == (21, 23, channels)
+        assert np.array_equal(inner[..., -1], image[2:-2, 4:-4, -1])
 
 
 def test_views_blur_like_copies_and_stay_untouched(rng):
