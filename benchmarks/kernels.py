@@ -62,6 +62,14 @@ def walk_jobs(walk) -> dict[str, Callable[[], None]]:
         for key in range(COUNT):
             fill_normals(np.uint64(key), 1.0, first, second)
 
+    def one_by_one():
+        for i in range(COUNT):
+            walk.draw(stream(5, i))
+
+    def rasterize_each():
+        for path in paths:
+            rasterize(path.T, walk.side_px)
+
     def trajectories():
         for start in range(0, COUNT, 32):
             fill_paths(chains[start : start + 32], paths[start : start + 32])
@@ -73,8 +81,8 @@ def walk_jobs(walk) -> dict[str, Callable[[], None]]:
         "raster of the trajectories": lambda: render_paths(paths, equal_weights(steps), kernels),
         "generators: stream(seed, i)": lambda: [stream(3, i) for i in range(COUNT)],
         "draw_kernels(model, n, seed)": lambda: draw_kernels(walk, COUNT, seed=4),
-        "loop of model.draw(stream(seed, i))": lambda: [walk.draw(stream(5, i)) for i in range(COUNT)],
-        "loop of rasterize(path, 65)": lambda: [rasterize(path.T, 65) for path in paths],
+        "loop of model.draw(stream(seed, i))": one_by_one,
+        "loop of rasterize(path, side)": rasterize_each,
     }
 
 
