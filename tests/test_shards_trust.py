@@ -1,6 +1,5 @@
 """Shards: nothing that is read back is taken on trust."""
 
-import faulthandler
 import os
 import zlib
 
@@ -13,7 +12,6 @@ from blurgen.shards import META, BadShard, Layout, pack, verify, verify_each, wr
 from blurgen.shards.checking import problems
 from blurgen.shards.layout import MANIFEST, seal_rows
 from blurgen.shards.structure import parse
-from blurgen.shards.verifying import _confined
 from tests.shard_data import LAYOUT, content
 
 
@@ -401,29 +399,3 @@ def test_doubled_and_foreign_shards_are_found(tmp_path):
     paths[0].unlink()
     content(layout=Layout(4)).write(tmp_path / "set" / "00002.h5")
     assert any("holds other arrays" in problem for problem in problems(tmp_path / "set"))
-
-
-def test_child_that_takes_too_long_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("blurgen.shards.verifying.problems", lambda path: iter(lambda: "a", "b"))
-    monkeypatch.setattr("blurgen.shards.verifying._LISTED", 10**12)
-    found = _confined(str(tmp_path), 0.3, 3072)
-    assert found[-1].endswith("the check took longer than 0 s and was ended")
-
-
-def _abort(path):
-    faulthandler.disable()  # its report of a crash that is meant would only alarm the reader of the log
-    os.abort()
-
-
-@pytest.mark.parametrize(
-    ("crash", "message"),
-    [
-        (_abort, r"the check crashed \(SIGABRT\)"),
-        (lambda path: os._exit(7), r"the check crashed \(exit 7\)"),
-        (lambda path: np.ones(2**33), "the check needed more than 1024 MiB"),
-    ],
-)
-def test_child_that_crashes_is_reported(tmp_path, monkeypatch, crash, message):
-    monkeypatch.setattr("blurgen.shards.verifying.problems", crash)
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(_confined(str(tmp_path), 20, 1024))
