@@ -287,14 +287,12 @@ def test_hostile_file_is_refused_by_name(tmp_path, case):
 
 @pytest.mark.parametrize("kind", ["fifo", "folder of nothing", "device", "text", "image"])
 def test_what_is_no_file_of_samples_is_refused_at_once(tmp_path, kind):
-    path = tmp_path / "a.h5"
+    path = "/dev/zero" if kind == "device" else tmp_path / "a.h5"
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "folder of nothing":
         path.mkdir()
-    elif kind == "device":
-        path = "/dev/zero"
-    else:
+    elif kind != "device":
         path.write_bytes(b"\x89PNG\r\n" if kind == "image" else b"hello")
     with pytest.raises(BadShard):
         open_shards(path)
