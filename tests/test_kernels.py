@@ -292,6 +292,15 @@ def test_gaussian_process_has_the_covariance_of_its_name(nu):
     assert seen == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize("nu", [1.5, 2.5])
+@pytest.mark.parametrize("timescale", [0.05, 2.0])
+def test_gaussian_process_is_smooth_at_the_limits_of_its_timescale(nu, timescale):
+    """A rough path would turn sharply between neighbours; the velocity of a Matérn process exists."""
+    steps = np.diff(GaussianProcess(nu=nu, timescale=timescale).path(stream(6)), axis=0)
+    cosines = np.sum(steps[1:] * steps[:-1], axis=1) / np.hypot(*steps[1:].T) / np.hypot(*steps[:-1].T)
+    assert np.median(cosines) > 0.9
+
+
 @pytest.mark.parametrize("model", [GaussianProcess(length_px=30), Spline(length_px=30)])
 def test_curves_have_the_arc_length(model):
     for i in range(5):

@@ -25,7 +25,7 @@ class GaussianProcess(KernelModel):
     nu : float
         Smoothness, 1.5 or 2.5: the velocity exists and is rough, or is itself smooth.
     timescale : float
-        Time l over which positions are correlated, as a fraction of the exposure, in [0.01, 10].
+        Time l over which positions are correlated, as a fraction of the exposure, in [0.05, 2].
     side_px : int
         Least side of the kernels in px.
 
@@ -50,7 +50,7 @@ class GaussianProcess(KernelModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check("length_px", 0.0, MAX_LENGTH_PX)
-        self._check("timescale", 0.01, 10.0)
+        self._check("timescale", 0.05, 2.0)
         if self.nu not in (1.5, 2.5):
             raise ValueError(f"nu must be 1.5 or 2.5, got {self.nu}")
 
@@ -73,5 +73,5 @@ def matern(distance: np.ndarray, nu: float) -> np.ndarray:
 def _factor(nu: float, timescale: float) -> np.ndarray:
     """Return a matrix (samples, samples) that turns white noise into the process at equal times."""
     times = np.linspace(0.0, 1.0 / timescale, _SAMPLES)
-    variances, modes = np.linalg.eigh(matern(times[:, None] - times, nu))
-    return modes * np.sqrt(np.maximum(variances, 0.0))  # rounding makes the least eigenvalues negative
+    # the added variance is far below a pixel; without it rounding makes the matrix indefinite
+    return np.linalg.cholesky(matern(times[:, None] - times, nu) + 1e-10 * np.eye(_SAMPLES))
