@@ -181,9 +181,8 @@ class Font:
         self._stretch = stretch
         self._drawn = ImageFont.truetype(path, size_px * _OVERSAMPLING, layout_engine=ImageFont.Layout.BASIC)
         self._cells: dict[tuple[str, int], int] = {}
-        self._coverage: list[np.ndarray] = []
+        self._coverage = bytearray()
         self._boxes: list[tuple[int, int, int, int, int]] = []
-        self._offset = 0
 
     @classmethod
     @lru_cache(maxsize=48)
@@ -208,9 +207,7 @@ class Font:
 
     def glyphs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all cells so far: coverage (bytes,) uint8 and boxes (cells, 5) int64 of (offset, h, w, top, left)."""
-        if len(self._coverage) > 1:
-            self._coverage = [np.concatenate(self._coverage)]
-        return self._coverage[0], np.array(self._boxes, np.int64)
+        return np.frombuffer(bytes(self._coverage), np.uint8), np.array(self._boxes, np.int64)
 
     def _rasterise(self, char: str, phase: int) -> int:
         x0, y0, x1, y1 = self._drawn.getbbox(char, anchor="ls")
@@ -218,9 +215,8 @@ class Font:
         left, top = x0 // _OVERSAMPLING, y0 // _OVERSAMPLING
         w, h = -(-x1 // _OVERSAMPLING) - left + 1, -(-y1 // _OVERSAMPLING) - top + 1
         glyph = self._outline(char, phase - left * _OVERSAMPLING, -top * _OVERSAMPLING, w, h)
-        self._coverage.append(glyph.ravel())
-        self._boxes.append((self._offset, h, w, top, left))
-        self._offset += glyph.size
+        self._boxes.append((len(self._coverage), h, w, top, left))
+        self._coverage += glyph.tobytes()
         self._cells[char, phase] = len(self._boxes) - 1
         return len(self._boxes) - 1
 
