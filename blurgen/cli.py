@@ -79,21 +79,21 @@ def make_command(
         options, run_options = resolve_together((MakeOptions, RunOptions), flags, config_file, assignments)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    from blurgen import pipeline
-    from blurgen.plan import make_plan
-
     started = time.monotonic()
-    plan = make_plan(options)
-    if dry_run:
-        _echo(pipeline.estimate(plan, options.out, run_options), as_json)
-        return
-    with _Stoppable(), ProgressLine(quiet) as line:
-        progress = pipeline.make(plan, options.out, run_options, line.show)
+    with _Stoppable():
+        from blurgen import pipeline
+        from blurgen.plan import make_plan
+
+        plan = make_plan(options)
+        if dry_run:
+            _echo(pipeline.estimate(plan, options.out, run_options), as_json)
+            return
+        with ProgressLine(quiet) as line:
+            progress = pipeline.make(plan, options.out, run_options, line.show)
     options.out.with_name(options.out.name + ".toml").write_text(to_toml(options), encoding="utf-8")
-    samples = pipeline.count_samples(options.out)
     summary = {
         "out": str(options.out),
-        "samples": samples,
+        "samples": pipeline.count_samples(options.out),
         "bytes": options.out.stat().st_size,
         "seconds": round(time.monotonic() - started, 2),
         "left_out": [bad._asdict() for bad in progress.bad],

@@ -6,10 +6,12 @@ continues a run that was stopped at any moment, and no two runs of one plan diff
 
 import json
 import shutil
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -229,9 +231,12 @@ def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
     workers = min(options.workers or joblib.cpu_count(), max(1, len(jobs)))
     failures = 0
     while waiting:
-        parallel = joblib.Parallel(workers, options.backend, return_as="generator_unordered", batch_size=1)
+        own = {"initializer": _leave_interrupts_to_parent} if options.backend == "loky" else {}
+        parallel = joblib.Parallel(workers, options.backend, return_as="generator_unordered", batch_size=1, **own)
         try:
-            for path in parallel(joblib.delayed(build)(job) for job in list(waiting.values())):
+            with _interrupts_ignored():
+                results = parallel(joblib.delayed(build)(job) for job in list(waiting.values()))
+            for path in results:
                 failures = 0
                 yield waiting.pop(path)
         except TerminatedWorkerError as error:
@@ -241,6 +246,24 @@ def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
                     f"worker processes died {ATTEMPTS} times in a row: where memory is short, fewer --workers help; "
                     "the same command continues"
                 ) from error
+
+
+def _leave_interrupts_to_parent() -> None:
+    """Ignore Ctrl-C, which a terminal sends to workers, too: the parent ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C while worker processes start, which inherit that and so stay silent before they are initialised."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change a handler
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(run: Run, options: RunOptions) -> list[Bad]:
