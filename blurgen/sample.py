@@ -167,9 +167,8 @@ def render(sharp: np.ndarray | None, blurred: np.ndarray | None, look: Look, str
     box = look.rule.draw(*picture.shape[:2], streams("crop"))
     if look.model is None:
         sides = {"sharp": sharp, "blurred": blurred}
-        crops = {
-            name: cut(side, box, look.rule.crop, 0, look.response) for name, side in sides.items() if side is not None
-        }
+        there = {name: side for name, side in sides.items() if side is not None}
+        crops = {name: cut(side, box, look.rule.crop, 0, look.response) for name, side in there.items()}
         return [Rendered(_with_lowres(crops, look), None, box, look.rule.crop / box.side)]
     return _blurred_samples(sharp, box, look, streams)
 
@@ -194,7 +193,7 @@ def cut(image: np.ndarray, box: Box, crop: int, margin: int, curve: Response) ->
         A view of `image` where nothing had to change.
     """
     side = crop + 2 * margin
-    if box.side == crop:
+    if box.side == crop and box.y % 1 == box.x % 1 == 0:
         return _mirrored(image, int(box.y) - margin, int(box.x) - margin, side, side)
     factor = box.side / crop
     start = np.array([box.y, box.x]) - margin * factor

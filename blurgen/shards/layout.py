@@ -36,10 +36,10 @@ META = np.dtype(
 id          number of the sample, ascending; a source that could not be read leaves a gap
 source      row of ``/source``
 crop        number of the crop among those of its source; (source key, crop) fixes every pixel
-y, x, side  the crop box in px of the source image, after ``--resize-short``: upper left corner and side
+y, x, side  the crop box in px of the source image as read: upper left corner and side
 scale       output px per source px: the crop of the layout / side
 exposure    the window [t0, t1] of the trajectory, as fractions of it
-length_px   arc length of the exposed path, in output px
+length_px   arc length of the whole path, in output px
 shift       (x, y) in output px, from the anchor of the path to the centre of the kernel
 params      what the kernel model drew; the attribute ``params`` names the entries
 noise       what the noise model drew
