@@ -1,10 +1,12 @@
 """Recorded motions: positions, angles, rates, and the gyroscope logs of a published study."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from blurgen.kernels import draw_kernels, kernel_model
 from blurgen.kernels.motion_file import MotionFile
 from blurgen.raster import rasterize
 from blurgen.rng import stream
@@ -89,7 +91,9 @@ def test_angles_are_taken_as_they_are(write):
         ("1 2\n3 4 5\n", {}, "must have 2 numbers, got 3 in line 2"),
         ("1 2\n3 nan\n", {}, "must be finite, got '3 nan' in line 2"),
         ("1 2\n3 inf\n", {}, "must be finite"),
-        ("1 2\n3 four\n", {}, "numbers only, got '3 four' in line 2"),
+        ("1 2\n3 four\n", {}, "must hold numbers, one position a line; line 2 does not: '3 four'"),
+        ("x y\na b\n1 2\n", {}, "line 2 does not: 'a b'"),
+        ("1 2\n3 " + 99 * "!", {}, "line 2 does not: '3 !{37}$"),
         ("0 0 1\n1 1 3\n2 2 3\n", {}, "must grow, got 3.0 in row 3"),
         ("0 0 1\n1 1 3\n2 2 2\n", {}, "must grow, got 2.0 in row 3"),
         ("0 0 0 1\n1 1 1 2\n", {}, "focal_px must be given for a file of rates"),
@@ -111,6 +115,20 @@ def test_motion_file_needs_a_readable_file(tmp_path):
         MotionFile()
     with pytest.raises(ValueError, match="No such file"):
         MotionFile(file=str(tmp_path / "missing.csv"))
+
+
+def test_a_picture_is_refused_in_printable_words(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256)) * 9)
+    with pytest.raises(ValueError, match="must hold numbers, one position a line; line 2 does not") as caught:
+        MotionFile(file=str(path))
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_may_be_a_path(write):
+    file = Path(write("0 0\n4 0\n"))
+    assert kernel_model("file", file=file).path(stream(0)).tolist() == [[0, 0], [4, 0]]
 
 
 def test_a_changed_file_is_read_again(write):
@@ -138,6 +156,15 @@ def test_gyro_log_is_drawn_over_the_exposure_of_its_info(log):
     assert drawn.path.shape[0] == inside.sum() + 2
     assert drawn.params["roll_left_out_deg"] > 0.1
     assert 3 < np.ptp(drawn.path, axis=0).max() < 40
+
+
+def test_a_log_with_an_info_draws_one_exposure_until_exposure_s_is_given(write):
+    file = write("\n".join(f"0 {t * t} 0 {t / 10}" for t in range(21)), "gyro.txt")
+    write("0 0.3 1.5\n", "info.txt")
+    fixed = draw_kernels(kernel_model("file", file=file, focal_px=10), 3)
+    assert np.array_equal(fixed[0], fixed[1])
+    drawn = draw_kernels(kernel_model("file", file=file, focal_px=10, exposure_s=0.3), 3)
+    assert not np.array_equal(drawn[0], drawn[1])
 
 
 def test_gyro_log_gives_other_exposures_by_chance(log):

@@ -27,8 +27,8 @@ class Motion(NamedTuple):
 class MotionFile(KernelModel):
     """The motion recorded in a file, or a part of it.
 
-    The file holds one position a line, numbers separated by commas, semicolons or blanks; lines that begin with "#"
-    and a first line of names are skipped. By kind, the columns are
+    The file is a text with one position a line, numbers separated by commas, semicolons or blanks; lines that begin
+    with "#" and a first line of names are skipped. By kind, the columns are
 
     - positions: x, y in px [, time in s]
     - angles: rotation about x, y [, z] in rad, time in s
@@ -42,7 +42,7 @@ class MotionFile(KernelModel):
 
     Parameters
     ----------
-    file : str
+    file : str or Path
         The file, or the folder of a log ``gyro.txt``.
     kind : {"auto", "positions", "angles", "rates"}
         What the columns are.
@@ -51,7 +51,9 @@ class MotionFile(KernelModel):
     exposure_s : float, optional
         Duration of the part that is used. By default that of an ``info.txt`` beside a log of rates, else all.
     start_s : float, optional
-        Start of that part in s after the first time of the file; by default drawn, so that it lies inside the file.
+        Start of that part in s after the first time of the file. By default it is drawn wherever `exposure_s` is
+        given, so that the part lies inside the file; without `exposure_s` every draw is the same: the exposure
+        that an ``info.txt`` beside a log of rates tells, or else the whole file.
     zoom : float
         Factor on all positions, positive.
     side_px : int
@@ -74,7 +76,7 @@ class MotionFile(KernelModel):
 
     PARAMS: ClassVar[tuple[str, ...]] = ("start_s", "exposure_s", "roll_left_out_deg")
 
-    file: str = ""
+    file: str | Path = ""
     kind: str = "auto"
     focal_px: float | None = None
     exposure_s: float | None = None
@@ -181,6 +183,7 @@ def _integral(rates: np.ndarray, times: np.ndarray) -> np.ndarray:
 def _numbers(path: Path) -> np.ndarray:
     """Return the table of finite numbers, float64 (rows, columns), in a text file."""
     rows: list[list[float]] = []
+    named = False
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         cells = [cell for cell in re.split(r"[\s,;]+", line.strip()) if cell]
         if not cells or cells[0].startswith("#"):
@@ -188,16 +191,23 @@ def _numbers(path: Path) -> np.ndarray:
         try:
             row = [float(cell) for cell in cells]
         except ValueError as error:
-            if not rows and not any(cell[0].isdigit() for cell in cells):
-                continue  # the names of the columns
+            names = not (rows or named or any(cell[0].isdigit() for cell in cells))
+            if names and line.isprintable():
+                named = True
+                continue
             raise ValueError(
-                f"every line must hold numbers only, got {line.strip()!r} in line {number} of {path}"
+                f"{path} must hold numbers, one position a line; line {number} does not: {_excerpt(line)}"
             ) from error
         if not all(map(math.isfinite, row)):
-            raise ValueError(f"every number must be finite, got {line.strip()!r} in line {number} of {path}")
+            raise ValueError(f"every number must be finite, got {_excerpt(line)} in line {number} of {path}")
         if rows and len(row) != len(rows[0]):
             raise ValueError(f"every line must have {len(rows[0])} numbers, got {len(row)} in line {number} of {path}")
         rows.append(row)
     if not rows:
         raise ValueError(f"a motion file must hold numbers, got none in {path}")
     return np.array(rows)
+
+
+def _excerpt(line: str) -> str:
+    """Return the start of a line of what may be no text, fit for a message."""
+    return ascii(line.strip())[:40]
