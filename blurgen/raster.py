@@ -14,6 +14,7 @@ from blurgen.jit import njit
 
 ANCHORS = ("barycentre", "mid-exposure", "start", "bbox")
 MAX_SIDE_PX = 16385
+TOO_WIDE = f"the kernel of a path must be at most {MAX_SIDE_PX} px wide, got a longer motion; scale the path down"
 _DUST = 1e-12  # rounding leaves up to 1e-15 of the mass on pixels that the path does not touch
 
 
@@ -210,6 +211,8 @@ def render(path, weights, centre_x, centre_y, half):
     """Return the float32 kernel (k, k) of a path (2, n); `weights` sum to 1, k >= 2 half + 1 holds all its mass."""
     kernel = np.empty((2 * half + 1, 2 * half + 1), np.float32)
     needed = _render_into(path, weights, centre_x, centre_y, kernel)
+    if needed > MAX_SIDE_PX // 2:
+        raise ValueError(TOO_WIDE)
     if needed > half:
         kernel = np.empty((2 * needed + 1, 2 * needed + 1), np.float32)
         _render_into(path, weights, centre_x, centre_y, kernel)

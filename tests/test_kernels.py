@@ -15,8 +15,9 @@ from scipy import ndimage
 from blurgen.kernels import KERNELS, PRESETS, draw_kernels, kernel_model
 from blurgen.kernels.gp import GaussianProcess, matern
 from blurgen.kernels.linear import Linear
+from blurgen.kernels.model import MAX_LENGTH_PX, padded
 from blurgen.kernels.spline import Spline
-from blurgen.raster import ANCHORS, rasterize
+from blurgen.raster import ANCHORS, MAX_SIDE_PX, rasterize
 from blurgen.rng import stream
 
 COMPILED = not numba.config.DISABLE_JIT
@@ -180,14 +181,60 @@ def test_draw_kernels_takes_names_and_counts():
     assert draw_kernels(kernel_model("walk", **FEW), 0).shape == (0, 65, 65)
     with pytest.raises(ValueError, match="n must be at least 0, got -1"):
         draw_kernels("linear", -1)
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        draw_kernels("linear", 3, seed=-1)
+
+
+def test_draw_kernels_takes_numpy_integers_for_what_they_are():
+    assert np.array_equal(draw_kernels("linear", 2, np.int64(7)), draw_kernels("linear", 2, 7))
+
+
+@pytest.mark.parametrize("side_px", [65, 3])
+def test_draw_kernels_refuses_more_than_the_memory_holds(side_px):
+    with pytest.raises(ValueError, match=r"\d kernels of (65x65|3x3) px need \d+ GiB, .*; draw fewer at a time"):
+        draw_kernels(kernel_model("linear", side_px=side_px), 10**12)
+    with pytest.raises(ValueError, match="draw fewer at a time"):
+        padded(np.broadcast_to(np.float32(1), (10**12, 1, 1)), 3)
+
+
+@pytest.mark.parametrize("name", ["linear", "walk", "gp", "spline", "smooth-walk"])
+@pytest.mark.parametrize("length_px", [8192, 100_000, math.inf])
+def test_a_length_beyond_the_raster_is_refused_by_its_name(name, length_px):
+    with pytest.raises(ValueError, match=r"length_px must be in \[0, 8191\]"):
+        kernel_model(name, length_px=length_px)
+
+
+@pytest.mark.parametrize("name", ["linear", "walk", "gp", "spline"])
+def test_the_greatest_length_fits_the_raster(name):
+    assert kernel_model(name, length_px=MAX_LENGTH_PX).reach_px() + 3 <= MAX_SIDE_PX
+
+
+def test_the_zoom_counts_with_the_length():
+    with pytest.raises(ValueError, match="length_px times zoom must be at most 8191, got 9000; lower either"):
+        kernel_model("walk", length_px=900, zoom=[1, 10])
+
+
+@pytest.mark.skipif(not COMPILED, reason="too many cells for the interpreter")
+def test_a_kernel_wider_than_the_raster_takes_is_refused():
+    with pytest.raises(ValueError, match="at most 16385 px wide"):
+        rasterize([(0, 0), (16000, 0), (-16000, 0)])
+
+
+def test_kernel_model_takes_lists_and_numpy_numbers():
+    assert kernel_model("walk", zoom=[1, 2.5]).zoom == (1.0, 2.5)
+    assert kernel_model("linear", length_px=np.float32(9), side_px=np.int64(33)) == Linear(length_px=9.0, side_px=33)
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("deblurgann", {}, "no kernel 'deblurgann'; did you mean 'deblurgan'"),
-        ("zzz", {}, "it is one of boracchi-foi, deblurgan"),
-        ("walk", {"lenght_px": 3}, "no field of the kernel walk 'lenght_px'; did you mean 'length_px'"),
+        ("deblurgann", {}, "no kernel 'deblurgann': did you mean 'deblurgan'"),
+        ("zzz", {}, "known are boracchi-foi, deblurgan"),
+        ("walk", {"lenght_px": 3}, "there is no option 'kernel.lenght_px': did you mean 'length_px'"),
+        ("walk", {"PARAMS": 1}, "there is no option 'kernel.PARAMS': known are anxiety, (?!.*PARAMS)"),
+        ("walk", {"length_px": "abc"}, "kernel.length_px must be a number, got 'abc'"),
+        ("walk", {"anxiety": [0.1, "abc"]}, "kernel.anxiety must be a number or a list"),
+        ("walk", {"samples": 2000.5}, "kernel.samples must be a whole number, got 2000.5"),
         ("gp", {"nu": 2.0}, "nu must be 1.5 or 2.5, got 2.0"),
         ("gp", {"timescale": 0.0}, "timescale must be in"),
         ("spline", {"degree": 0}, "degree must be a whole number"),

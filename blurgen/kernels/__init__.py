@@ -3,12 +3,13 @@
 A model is a frozen dataclass in a file of its own and one line in `KERNELS`; a preset is a model with settings.
 """
 
-from difflib import get_close_matches
+from operator import index
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blurgen.options import build, nearest
 from blurgen.rng import stream
 
 if TYPE_CHECKING:
@@ -40,21 +41,19 @@ def kernel_model(name: str, **fields: Any) -> "KernelModel":
     Raises
     ------
     ValueError
-        If no model or preset has the name, or the model has no such field, with the nearest name.
+        If no model or preset has the name, or the model has no such field, with the nearest name; or if a value has
+        the wrong type or is out of range.
 
     Examples
     --------
     >>> kernel_model("linear", length_px=9).length_px
-    9
+    9.0
     """
     model, settings = PRESETS.get(name, (name, {}))
     if model not in KERNELS:
-        raise ValueError(_unknown("kernel", name, [*PRESETS, *KERNELS]))
-    kind = resolve_name(KERNELS[model])
-    for field in fields:
-        if field not in kind.__dataclass_fields__:
-            raise ValueError(_unknown(f"field of the kernel {name}", field, list(kind.__dataclass_fields__)))
-    return kind(**{**settings, **fields})
+        raise ValueError(f"there is no kernel {name!r}: {nearest(name, [*PRESETS, *KERNELS])}")
+    plain = {field: value.item() if isinstance(value, np.generic) else value for field, value in fields.items()}
+    return build(resolve_name(KERNELS[model]), {**settings, **plain}, prefix="kernel.")
 
 
 def draw_kernels(model: "KernelModel | str", n: int, seed: int = 0) -> np.ndarray:
@@ -69,7 +68,12 @@ def draw_kernels(model: "KernelModel | str", n: int, seed: int = 0) -> np.ndarra
     n : int
         Number of kernels, at least 0.
     seed : int
-        Seed of the streams.
+        Seed of the streams, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If n or the seed is negative, or the kernels need more memory than the machine has.
 
     Examples
     --------
@@ -78,11 +82,9 @@ def draw_kernels(model: "KernelModel | str", n: int, seed: int = 0) -> np.ndarra
     """
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    seed = index(seed)  # a numpy integer names the same stream as the int
     model = kernel_model(model) if isinstance(model, str) else model
+    model.check_memory(n)
     return model.draw_many([stream(seed, i) for i in range(n)])
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}" if near else f"it is one of {', '.join(known)}"
-    return f"there is no {kind} {name!r}; {hint}{'?' if near else ''}"

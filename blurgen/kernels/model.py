@@ -1,6 +1,7 @@
 """What every kernel model is: parameters in a frozen dataclass, and one random trajectory a call."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -8,9 +9,9 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from blurgen.raster import checked_side, rasterize
+from blurgen.raster import MAX_SIDE_PX, checked_side, rasterize
 
-MAX_LENGTH_PX = 1e6
+MAX_LENGTH_PX = (MAX_SIDE_PX - 3) // 2  # no trajectory reaches more than twice its length, and the splat adds 3 px
 
 
 class Trajectory(NamedTuple):
@@ -82,6 +83,10 @@ class KernelModel:
             several_hint = ", or several such numbers to draw from" if several else ""
             raise ValueError(f"{name} must be in [{least:g}, {most:g}]{several_hint}, got {value!r}")
 
+    def check_memory(self, n: int) -> None:
+        """Raise ValueError if n kernels need more memory than the machine has."""
+        _check_memory(n, self.side_px)
+
     def trajectory(self, rng: np.random.Generator) -> Trajectory:
         """Return one random trajectory."""
         raise NotImplementedError
@@ -104,7 +109,15 @@ class KernelModel:
         exposure: tuple[float, float] = (0.0, 1.0),
         anchor: str = "barycentre",
     ) -> Drawn:
-        """Return one random trajectory with its kernel; `exposure` and `anchor` are those of `rasterize`."""
+        """Return one random trajectory with its kernel.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            What the trajectory is drawn from, such as ``np.random.default_rng(0)``; an int is none.
+        exposure, anchor
+            Those of `rasterize`.
+        """
         path, weights, params = self.trajectory(rng)
         kernel, shift = rasterize(path, self.side_px, weights, exposure, anchor)
         return Drawn(path, weights, kernel, shift, params)
@@ -122,8 +135,18 @@ class KernelModel:
 
 def padded(kernels: np.ndarray, side_px: int) -> np.ndarray:
     """Return kernels (n, k, k) with a margin of zeros that makes their side `side_px`."""
+    _check_memory(len(kernels), side_px)
     margin = (side_px - kernels.shape[1]) // 2
     return np.pad(kernels, ((0, 0), (margin, margin), (margin, margin)))
+
+
+def _check_memory(n: int, side_px: int) -> None:
+    needed = 4 * n * side_px**2
+    if hasattr(os, "sysconf") and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise ValueError(
+            f"{n} kernels of {side_px}x{side_px} px need {needed / 2**30:.0f} GiB, more than this machine has; "
+            "draw fewer at a time"
+        )
 
 
 def choose(values: float | tuple[float, ...], uniform: float) -> float:

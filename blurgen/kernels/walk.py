@@ -68,6 +68,9 @@ class Walk(ChainModel):
         self._check("gaussian", 0.0, 1e6)
         self._check("centripetal", 0.0, 1e6)
         self._check("shake_rate", 0.0, 1.0)
+        longest_px = self.reach_px()
+        if longest_px > MAX_LENGTH_PX:
+            raise ValueError(f"length_px times zoom must be at most {MAX_LENGTH_PX}, got {longest_px:g}; lower either")
         anxiety, zoom = np.max(0.1 if self.anxiety is None else self.anxiety), np.min(self.zoom)
         if anxiety > zoom:
             raise ValueError(f"anxiety / zoom must be at most 1, got {anxiety:g} / {zoom:g}; give a smaller anxiety")
