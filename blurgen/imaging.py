@@ -14,6 +14,10 @@ from blurgen.options import build, nearest
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
+# White, less half a step of 16 bits: 128 roundings of float32, of which a convolution of white with 1,600 taps shows
+# 14. Light above it is white in any encoded image.
+_SATURATED = 1 - 2**-17
+
 
 class Response(ABC):
     """A camera's response curve: how light in [0, 1] becomes the encoded values of an image.
@@ -284,7 +288,7 @@ class CameraNoise(Noise):
         """Return noisy light and the two constants drawn."""
         shot, read = (float(factor) for factor in rng.uniform(0.5, 1.5, 2) * (self.shot, self.read))
         noisy, _ = PoissonGaussian(1 / shot, read / shot).apply(light, exposure, rng)
-        return np.where(light >= 1, light, noisy), {"shot": shot, "read": read}
+        return np.where(light >= _SATURATED, light, noisy), {"shot": shot, "read": read}
 
 
 # name -> class, fields. "realblur" and "bsd" are the cameras of the data sets of these names.

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from blurgen import kernel_model
 from blurgen.codes import LEVELS
 from blurgen.imaging import NOISES, draw_saturation, noise_model, response
+from blurgen.rng import stream
+from blurgen.sample import CropRule, Look, render
 
 STEPS = np.linspace(0, 1, 1024)
 CURVES = {
@@ -191,6 +194,23 @@ def test_camera_noise_spares_saturated_pixels():
     noisy, _ = noise_model("realblur").apply(light, 1.0, np.random.default_rng(0))
     assert np.array_equal(noisy[light == 1], light[light == 1])
     assert (noisy[light < 1] != light[light < 1]).all()
+
+
+@pytest.mark.parametrize("kernel", ["deblurgan", "gp", "linear", "vegan"])
+def test_camera_noise_spares_white_areas_whatever_the_kernel(kernel):
+    """Taps of float32 that sum to 1 make of white what is off by a few roundings, to either side."""
+    model, white = kernel_model(kernel), np.full((64, 64, 3), 255, np.uint8)
+    noise = noise_model("realblur", shot=1e-3)
+    for index in range(8):
+        look = Look(CropRule(24), model, kernel_side=len(model.draw(stream(2, index))), noise=noise)
+        (sample,) = render(white, None, look, lambda purpose, index=index: stream(2, index))
+        assert (sample.images["blurred"] == 255).all()
+
+
+def test_camera_noise_reaches_all_that_is_not_white():
+    light = np.float32([[254.0 / 255], [1 - 2**-15]]).repeat(50, axis=1)
+    noisy, _ = noise_model("realblur").apply(light, 1.0, np.random.default_rng(0))
+    assert (noisy != light).mean() > 0.95
 
 
 @pytest.mark.parametrize("name", NOISES)
