@@ -8,6 +8,7 @@ checks names and types, and `to_toml` writes the outcome so that ``--config`` re
 import dataclasses
 import difflib
 import json
+import os
 import tomllib
 import types
 import typing
@@ -124,10 +125,12 @@ def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> 
     hints = typing.get_type_hints(config)
     checked = {}
     for name, value in values.items():
+        if not fields:
+            raise ValueError(f"there is no option {prefix + name!r}: the {prefix.rstrip('.')} chosen has no settings")
         if name not in fields:
             raise ValueError(f"there is no option {prefix + name!r}: {nearest(name, fields)}")
-        if isinstance(value, dict) and isinstance(fields[name].default, Chosen):
-            value = {"name": fields[name].default.name, **value}
+        if isinstance(value, dict):
+            value = _with_default_name(fields[name], hints[name], value, prefix + name)
         checked[name] = coerce(value, hints[name], prefix + name)
         choices = fields[name].metadata.get("choices")
         if choices and checked[name] not in choices:
@@ -139,6 +142,14 @@ def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> 
                 f"the option {field.metadata.get('flag') or '--' + (prefix + name).replace('_', '-')} is missing"
             )
     return config(**checked)
+
+
+def _with_default_name(field: dataclasses.Field, kind: Any, settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a part with the name of the part, its default where none is given."""
+    if kind is not Chosen and Chosen not in typing.get_args(kind):
+        inner = next((key for key in settings if key != "name"), "name")
+        raise ValueError(f"there is no option '{name}.{inner}': {name} has no settings, it is {describe(kind)}")
+    return {"name": field.default.name, **settings} if isinstance(field.default, Chosen) else settings
 
 
 def coerce(value: Any, kind: Any, name: str) -> Any:
@@ -207,13 +218,18 @@ def as_values(config: Any) -> dict[str, Any]:
 
 
 def to_toml(config: Any) -> str:
-    """Return a dataclass object as TOML text that `resolve` reads back to an equal object."""
+    """Return a dataclass object as TOML text that `resolve` reads back to an equal object.
+
+    Bytes of a path that are no UTF-8 have no place in TOML and become U+FFFD.
+    """
     plain = as_values(config)
     lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items() if not isinstance(value, dict)]
     for table, values in plain.items():
         if isinstance(values, dict):
             lines += ["", f"[{table}]", *(f"{key} = {_toml_value(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    # Where the locale is not UTF-8, Python keeps the bytes of other scripts as surrogates.
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _toml_value(value: Any) -> str:
@@ -256,7 +272,8 @@ def _help(field: dataclasses.Field) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # A path is then what it would be as a flag, whatever the locale.
+        return tomllib.loads(os.fsdecode(path.read_text(encoding="utf-8").encode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {path} is no valid TOML file: {error}") from error
 
@@ -271,6 +288,6 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         values[path[0]] = parse_value(text.strip())
         return
     part = values.setdefault(path[0], {})
-    if isinstance(part, str):
+    if not isinstance(part, dict):
         part = values[path[0]] = {"name": part}
     part[path[1]] = parse_value(text.strip())

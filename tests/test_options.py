@@ -78,6 +78,11 @@ def test_toml_of_an_object_reads_back_equal(tmp_path):
         ({"source": "a", "codec": "zip"}, "codec must be one of none, gzip, got 'zip'"),
         ({"source": "a", "noisy": 1}, "noisy must be true or false"),
         ({}, "option --src is missing"),
+        ({"source": "a", "noisy": {"x": 1, "name": True}}, r"'noisy\.x': noisy has no settings, it is true or false"),
+        (
+            {"source": "a", "scale_mean": {"x": 1}},
+            r"'scale_mean\.x': scale_mean has no settings, it is a number or none",
+        ),
     ],
 )
 def test_wrong_values_are_refused_by_name(values, sentence):
@@ -125,3 +130,24 @@ def test_help_shows_defaults():
 def test_nearest_name_or_all_names():
     assert nearest("wlk", ["walk", "gp"]) == "did you mean 'walk'?"
     assert nearest("zzz", ["walk", "gp"]) == "known are gp, walk"
+
+
+def test_part_without_fields_says_that_it_has_no_settings():
+    @dataclass(frozen=True)
+    class Nothing:
+        pass
+
+    with pytest.raises(ValueError, match=r"no option 'noise\.photons': the noise chosen has no settings"):
+        build(Nothing, {"photons": 5}, "noise.")
+
+
+@pytest.mark.parametrize("first", ["crop=5", "crop=true"])
+def test_setting_of_a_plain_value_is_refused_in_any_order(first):
+    with pytest.raises(ValueError, match=r"no option 'crop\.x': crop has no settings"):
+        resolve(Example, {"source": "text"}, None, [first, "crop.x=1"])
+
+
+def test_toml_of_a_path_in_another_encoding_can_be_written():
+    written = to_toml(Example(Chosen("f\udcc3\udca9"), out=Path("g\udcff")))
+    assert 'name = "f\u00e9"' in written.encode().decode()
+    assert 'out = "g\ufffd"' in written
