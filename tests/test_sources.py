@@ -7,9 +7,12 @@ import multiprocessing
 import os
 import pickle
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from hashlib import sha256
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -154,7 +157,7 @@ def test_vanished_and_changed_files_are_noticed(tmp_path):
     (tmp_path / "a.png").write_bytes(png(9))
     assert source.read("a.png").sha256 != before
     for read in (source.read, source.size):
-        with pytest.raises(BadImage, match="not there") as caught:
+        with pytest.raises(BadImage, match="there is no such file") as caught:
             read("b.png")
         assert caught.value.reason == "vanished"
 
@@ -376,3 +379,50 @@ def test_real_data_pairs_match(data_root):
                 np.asarray(Image.fromarray(side).convert("L"), float) for side in (picture.sharp, picture.blurred)
             )
             assert np.corrcoef(sharp.ravel(), blurred.ravel())[0, 1] > 0.4, entry.key
+
+
+LIST_KEYS = """
+import sys
+from blurgen.recipes import open_source
+for src in ("in", "list.txt", "in.zip", "in.tar"):
+    source = open_source(src)
+    assert all(source.read(entry.key).sharp.shape == (6, 8, 3) for entry in source.entries())
+    print(*(entry.key for entry in source.entries()))
+"""
+
+
+def test_keys_are_the_same_in_every_locale(tmp_path):
+    plant(tmp_path, ["in/caf\u00e9.png", "in/\u6e96.png"])
+    (tmp_path / "list.txt").write_text("in/caf\u00e9.png\nin/\u6e96.png\n", encoding="utf-8")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as packed, tarfile.open(tmp_path / "in.tar", "w") as tar:
+        for path in sorted((tmp_path / "in").iterdir()):
+            packed.write(path, path.name)
+            tar.add(path, path.name)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", LIST_KEYS], cwd=tmp_path, check=True, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **settings},
+        ).stdout
+        for settings in ({"PYTHONUTF8": "1"}, plain)
+    ]  # fmt: skip
+    assert shown[0] == shown[1]
+    assert shown[1].splitlines()[2] == "in.zip!%E6%BA%96.png in.zip!caf%C3%A9.png"
+
+
+def test_archive_with_a_divider_in_its_name_reads(tmp_path):
+    plant(tmp_path, ["x.png"])
+    with zipfile.ZipFile(tmp_path / "a!b.zip", "w") as packed:
+        packed.write(tmp_path / "x.png", "c!d.png")
+    source = ArchiveSource(str(tmp_path / "a!b.zip"))
+    assert keys_of(source) == ["a%21b.zip!c%21d.png"]
+    assert source.read(keys_of(source)[0]).sharp.shape == (6, 8, 3)
+
+
+def test_list_of_paths_may_have_blank_lines_and_comments(tmp_path):
+    plant(tmp_path, ["a.png", "#b.png"])
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf# mine\r\n\r\na.png\r\n  # more\n./#b.png\nnever.png\n")
+    source = FolderSource(str(tmp_path), listing=str(tmp_path / "list.txt"))
+    assert keys_of(source) == ["#b.png", "a.png", "never.png"]
+    with pytest.raises(BadImage, match="there is no such file"):
+        source.read("never.png")

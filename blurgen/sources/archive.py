@@ -18,7 +18,7 @@ from typing import IO, ClassVar, Protocol
 from blurgen.sources import BadImage, Entry, Picture
 from blurgen.sources.decode import decode, image_size
 from blurgen.sources.folder import EVERYTHING, MAX_FILE_BYTES
-from blurgen.sources.keys import decode_key, encode_member, group_of, is_data_name, is_image_name, matches
+from blurgen.sources.keys import decode_member, encode_member, group_of, is_data_name, is_image_name, matches
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -87,7 +87,7 @@ class ArchiveSource:
         return next((split for split, pattern in self.globs if matches(parts, pattern.split("/"))), None)
 
     def _bytes(self, key: str) -> bytes:
-        member = decode_key(key).partition("!")[2] if "!" in key else ""
+        member = decode_member(key)
         parts = member.split("/")
         if member.startswith("/") or ".." in parts:
             raise BadImage("unsafe-name", "a member of an archive must not have an absolute path, or one with '..'")
@@ -131,7 +131,7 @@ class _Tar:
 
     def __init__(self, path: str):
         self._file = open(path, "rb") if path.lower().endswith(".tar") else _unpacked(path)  # noqa: SIM115
-        with tarfile.open(fileobj=self._file, mode="r:") as tar:
+        with tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8") as tar:
             self.members = {_plain(info.name): info for info in tar if not info.isdir()}
 
     def read(self, member: str) -> bytes:

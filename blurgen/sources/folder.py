@@ -1,5 +1,6 @@
 """Images in a folder: all of them, those that match globs, or those that a text file names."""
 
+import codecs
 import mmap
 import os
 import stat
@@ -33,7 +34,8 @@ class FolderSource:
     globs : tuple of (split, pattern)
         Which files, by patterns relative to `root`; ``**`` stands for any number of folders.
     listing : str
-        A text file with one path a line, relative to `root` or absolute, that takes the place of `globs`.
+        A text file with one path a line, relative to `root` or absolute, that takes the place of `globs`. Blank lines
+        and those that start with ``#`` are comments; ``./#1.png`` is a path.
     group : str
         Regular expression whose groups, found in a key, name what the image shows (see `keys.group_of`).
     group_file : str
@@ -124,7 +126,7 @@ def with_regular_file(path: str, use: Callable[[int, int], _Result]) -> _Result:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadImage("vanished", "the file is not there any more") from error
+        raise BadImage("vanished", "there is no such file") from error
     except OSError as error:
         raise BadImage("unreadable", f"the file cannot be opened: {error.strerror}") from error
     try:
@@ -201,7 +203,7 @@ def _rows(root: str, file: str) -> Iterator[tuple[str, ...]]:
     path = Path(root, file)
     if not file or not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    for line in _lines(path):
         words = line.replace(",", " ").split()
         if len(words) >= 2:
             yield tuple(words)
@@ -209,9 +211,14 @@ def _rows(root: str, file: str) -> Iterator[tuple[str, ...]]:
 
 def _listed_paths(root: str, listing: str) -> Iterator[str]:
     """Yield the paths that a text file names, relative to the root where they lie below it."""
-    for line in Path(listing).read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
-        line = line.removesuffix("\r")
-        if line.strip():
+    for line in _lines(Path(listing)):
+        if line.strip() and not line.lstrip().startswith("#"):
             path = os.path.normpath(os.path.join(root, line))
             inside = path.startswith(os.path.join(os.path.normpath(root), ""))
             yield os.path.relpath(path, root) if inside else path
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file as file names are decoded, since names are what they hold."""
+    for line in path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"):
+        yield os.fsdecode(line.removesuffix(b"\r"))

@@ -34,16 +34,16 @@ def encode_key(path: str) -> str:
     >>> encode_key("scene 1/caf\u00e9.png")
     'scene 1/caf%C3%A9.png'
     """
-    return _limited(_quoted(path))
+    return _limited(_quoted(os.fsencode(path)))
 
 
 def encode_member(archive: str, member: str) -> str:
-    """Return the key of a member of an archive, ``archive!member``."""
-    return _limited(f"{_quoted(archive)}!{_quoted(member)}")
+    """Return the key of a member of an archive, ``archive!member``; members are named in UTF-8 in every locale."""
+    return _limited(f"{_quoted(os.fsencode(archive))}!{_quoted(member.encode('utf-8', 'surrogateescape'))}")
 
 
-def _quoted(path: str) -> str:
-    return quote(os.fsencode(path), safe=_AS_THEY_ARE)
+def _quoted(path: bytes) -> str:
+    return quote(path, safe=_AS_THEY_ARE)
 
 
 def _limited(key: str) -> str:
@@ -55,9 +55,20 @@ def _limited(key: str) -> str:
 
 def decode_key(key: str) -> str:
     """Return the path behind a key; raises `BadImage` (``"key-too-long"``) for one that was cut."""
+    _check_whole(key)
+    return os.fsdecode(unquote_to_bytes(key))
+
+
+def decode_member(key: str) -> str:
+    """Return the member behind a key ``archive!member``, ``""`` behind any other; raises like `decode_key`."""
+    _check_whole(key)
+    # Divided while a "!" within a name is still encoded.
+    return unquote_to_bytes(key.partition("!")[2]).decode("utf-8", "surrogateescape")
+
+
+def _check_whole(key: str) -> None:
     if _CUT in key:
         raise BadImage("key-too-long", f"the path must have at most {MAX_KEY_BYTES} bytes once encoded; shorten it")
-    return os.fsdecode(unquote_to_bytes(key))
 
 
 def is_image_name(name: str) -> bool:
