@@ -19,13 +19,11 @@ from typing import Any, NamedTuple
 
 from blurgen.options import coerce, nearest
 from blurgen.sources import READERS, Source
-from blurgen.sources.keys import is_image_name
+from blurgen.sources.places import OWN, configured, open_place, refuse
 
 BUILT_IN = ("text", "leaves")
 Pairs = tuple[tuple[str, str], ...]
 Globs = tuple[tuple[str, tuple[str, ...]], ...]
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_NOT_SETTABLE = frozenset({"name", "licence", "author", "seed"})
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Layout:
         Text files beside the images that name groups and splits, as in `blurgen.sources.folder.FolderSource`.
     counts : table of split -> number
         How many sharp images the complete data have.
+    needs_both : bool
+        Without ``--real``, take this layout only where there are blurred images, too.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Layout:
     split_table: str = ""
     split_values: Pairs = ()
     counts: tuple[tuple[str, int], ...] = ()
+    needs_both: bool = False
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -142,7 +143,9 @@ def load_recipe(source: str | Path) -> Recipe:
     """
     path = source if isinstance(source, Path) else recipe_paths().get(source)
     if path is None:
-        raise ValueError(f"there is no dataset {source!r}: {nearest(str(source), recipe_paths())}")
+        raise ValueError(f"there is no dataset {source!r}: {nearest(str(source), _datasets())}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe file {path}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -170,7 +173,8 @@ def open_source(
     ----------
     src : str
         A built-in source (``"text"``, ``"leaves"``), the name of a recipe, a recipe's TOML file, a folder, a glob, an
-        image, a text file with a path a line, or a .zip or .tar file.
+        image, a text file with a path a line, or a .zip or .tar file. ``"folder"``, which shards call images of one's
+        own, stands for whichever of these places `root` names.
     root : path, optional
         Where the dataset of a recipe lies, else ``$BLURGEN_DATA/NAME``, else ``./data/NAME``; for a text file, what its
         paths are relative to, else its own folder.
@@ -191,13 +195,16 @@ def open_source(
         A dataset that is not there; says where to get it, its licence, and the layout that is expected.
     """
     splits, settings = tuple(splits), dict(settings or {})
+    if src == OWN and root is not None:
+        return _open_place(str(root), None, splits, settings, real)
     if src in BUILT_IN:
-        _refuse({"--root": root, "--split": splits, "--real": real}, f"--src {src} draws its own sharp images")
-        return _configured(src, settings, {"seed": seed})
-    recipe = load_recipe(src) if src in recipe_paths() else _recipe_file(src)
-    if recipe:
-        return _open_recipe(recipe, _find_root(recipe, root), splits, settings, real)
-    return _open_place(src, root, splits, settings, real)
+        refuse({"--root": root, "--split": splits, "--real": real}, f"--src {src} draws its own sharp images")
+        return configured(src, settings, {"seed": seed})
+    own_recipe = src.endswith(".toml") and not os.path.isdir(src)
+    if not own_recipe and src not in _datasets():
+        return _open_place(src, root, splits, settings, real)
+    recipe = load_recipe(Path(src) if own_recipe else src)
+    return _open_recipe(recipe, _find_root(recipe, root), splits, settings, real)
 
 
 def list_sources(root: str | Path | None = None) -> list[SourceRow]:
@@ -213,16 +220,19 @@ def list_sources(root: str | Path | None = None) -> list[SourceRow]:
         reader = pkgutil.resolve_name(READERS[name])
         title = (reader.__doc__ or name).strip().partition("\n")[0].rstrip(".")
         rows.append(SourceRow(name, title, None, None, reader.licence))
-    for name in recipe_paths():
+    for name in _datasets():
         recipe = load_recipe(name)
         place = next((place for place in _places(name, root and Path(root) / name) if place.is_dir()), None)
         layout = place and _layout_found(recipe, str(place), recipe.layout, real=False)
-        if name == "folder" and not layout:
-            continue
         count = len(_folder(recipe, layout, str(place), layout.splits).entries()) if layout else 0
         expected = sum(number for _, number in (layout or recipe.layout[0]).counts)
         rows.append(SourceRow(name, recipe.title, str(place) if layout else None, count, recipe.terms, expected))
     return rows
+
+
+def _datasets() -> list[str]:
+    """Return the names of the recipes that describe a dataset, rather than a folder of the user's own."""
+    return [name for name in recipe_paths() if name != OWN]
 
 
 def _checked(kind: type, table: Mapping[str, Any], where: str, **given: Any) -> Any:
@@ -287,10 +297,6 @@ def _how_to_get(recipe: Recipe, problem: str) -> str:
     )
 
 
-def _recipe_file(src: str) -> Recipe | None:
-    return load_recipe(Path(src)) if src.endswith(".toml") and os.path.isfile(src) else None
-
-
 def _open_recipe(recipe: Recipe, root: str, splits: Sequence[str], settings: dict[str, Any], real: bool) -> Source:
     wanted = settings.pop("layout", None)
     names = [layout.name for layout in recipe.layout]
@@ -300,6 +306,8 @@ def _open_recipe(recipe: Recipe, root: str, splits: Sequence[str], settings: dic
     if real and not any(layout.blurred for layout in layouts):
         raise ValueError(f"--real needs blurred photographs, but {recipe.name!r} holds sharp images only")
     layout = _layout_found(recipe, root, layouts, real)
+    if layout is None and recipe.name == OWN:
+        raise FileNotFoundError(f"there is no image in {root}: give a folder, a glob or an archive that holds some")
     if layout is None:
         raise FileNotFoundError(_how_to_get(recipe, f"is not complete: {root} holds no image where it should"))
     for split in splits:
@@ -308,17 +316,21 @@ def _open_recipe(recipe: Recipe, root: str, splits: Sequence[str], settings: dic
             raise ValueError(f"{recipe.name} has no split {split!r}: {known}")
     sharp, blurred = (_folder(recipe, layout, root, globs, splits) for globs in (layout.splits, layout.blurred))
     if not real:
-        return _configured("folder", settings, vars(sharp))
+        return configured("folder", settings, vars(sharp))
     shown = {"name": recipe.name, "licence": recipe.terms, "author": recipe.author}
     sides = {"sharp": sharp if layout.splits else None, "blurred": blurred}
-    return _configured("pairs", settings, {**sides, **shown, "pair": layout.pair})
+    return configured("pairs", settings, {**sides, **shown, "pair": layout.pair})
 
 
 def _layout_found(recipe: Recipe, root: str, layouts: Iterable[Layout], real: bool) -> Layout | None:
     """Return the first layout of which there is an image."""
+
+    def there(layout: Layout, globs: Globs) -> bool:
+        return bool(globs) and _folder(recipe, layout, root, globs).has_images()
+
     for layout in layouts:
         sides = layout.splits if not real else layout.blurred and layout.splits + layout.blurred
-        if sides and _folder(recipe, layout, root, sides).has_images():
+        if there(layout, sides) and (real or not layout.needs_both or there(layout, layout.blurred)):
             return layout
     return None
 
@@ -340,61 +352,13 @@ def _folder(recipe: Recipe, layout: Layout, root: str, globs: Globs, splits: Seq
 def _open_place(
     src: str, root: str | Path | None, splits: Sequence[str], settings: dict[str, Any], real: bool
 ) -> Source:
-    """Return the source for a folder, an archive, a text file, an image or a glob."""
-    if os.path.isfile(src) and not is_image_name(src):
-        return _open_listing(src, root, splits, settings, real)
-    _refuse({"--root": root}, f"{src} says where the images are")
+    """Return the source for images of the user's own, wherever they lie."""
     if os.path.isdir(src):
-        recipe = dataclasses.replace(load_recipe("folder"), name=os.path.basename(os.path.abspath(src)))
-        return _open_recipe(recipe, src, splits, settings, real)
-    if os.path.isfile(src):
-        src = glob.escape(src)
-    elif not glob.has_magic(src):
-        known = nearest(src, (*BUILT_IN, *recipe_paths()))
-        raise ValueError(f"--src must be a dataset, a folder, a glob, a list or an archive, got {src!r}: {known}")
-    _refuse({"--split": splits}, f"the images of {src} have none")
-    place = _globbed(src)
-    if not real:
-        return _configured("folder", settings, place)
-    sides = {"sharp": None, "blurred": _configured("folder", {}, place)}
-    return _configured("pairs", settings, {**sides, "name": place["name"]})
-
-
-def _open_listing(
-    src: str, root: str | Path | None, splits: Sequence[str], settings: dict[str, Any], real: bool
-) -> Source:
-    """Return the source for a file that stands for many images: an archive, or a list of paths."""
-    folder, name = os.path.split(src)
-    _refuse({"--split": splits, "--real": real}, f"{src} holds sharp images without splits")
-    if src.lower().endswith(_ARCHIVES):
-        _refuse({"--root": root}, f"{src} holds its images")
-        return _configured("archive", settings, {"path": src, "name": name})
-    return _configured("folder", settings, {"root": str(root or folder or "."), "listing": src, "name": name})
-
-
-def _globbed(pattern: str) -> dict[str, Any]:
-    """Return the fields of a `FolderSource` for a glob: its root is what stands before the first wildcard."""
-    parts = pattern.split("/")
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part) or number == len(parts) - 1)
-    root = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
-    return {"root": root, "globs": (("", "/".join(parts[first:])),), "name": os.path.basename(os.path.abspath(root))}
-
-
-def _configured(reader_name: str, settings: Mapping[str, Any], given: Mapping[str, Any]) -> Source:
-    """Return a reader with the fields that are given, and those that the user sets."""
-    reader = pkgutil.resolve_name(READERS[reader_name])
-    hints = typing.get_type_hints(reader)
-    settable = getattr(reader, "SETTINGS", None) or {field.name for field in dataclasses.fields(reader)} - _NOT_SETTABLE
-    values = dict(given)
-    for name, value in settings.items():
-        if name not in settable:
-            raise ValueError(f"there is no option 'source.{name}': {nearest(name, settable)}")
-        values[name] = coerce(value, hints[name], f"source.{name}")
-    return reader(**values)
-
-
-def _refuse(options: Mapping[str, Any], why: str) -> None:
-    """Raise a ValueError for the first of the options that is given."""
-    for option, value in options.items():
-        if value:
-            raise ValueError(f"{option} does not apply here, since {why}; leave it out")
+        refuse({"--root": root}, f"{src} says where the images are")
+        return _open_recipe(load_recipe(OWN), src, splits, settings, real)
+    if os.path.exists(src) or glob.has_magic(src):
+        return open_place(src, root, splits, settings, real)
+    if src == OWN:
+        raise FileNotFoundError(f"--src {OWN} means images of your own; say where they lie with --root")
+    known = nearest(src, (*BUILT_IN, *_datasets()))
+    raise ValueError(f"--src must be a dataset, a folder, a glob, a list or an archive, got {src!r}: {known}")

@@ -157,6 +157,9 @@ def test_root_comes_before_environment_before_data(tmp_path, monkeypatch):
     [
         ({"src": "mapilary"}, "did you mean 'mapillary'"),
         ({"src": "missing.zip"}, "got 'missing.zip'"),
+        ({"src": "zzz"}, "known are bdd100k, .*, flickr2k, gopro"),
+        ({"src": "table.tsv"}, r"must be an image or end in one of \.txt, \.lst, .*, got 'table\.tsv'"),
+        ({"src": "a.zip", "real": True}, "--real reads no pairs from an archive; unpack a.zip"),
         ({"src": "text", "real": True}, "--real does not apply"),
         ({"src": "text", "settings": {"font": "x"}}, "no option 'source.font': did you mean 'fonts'"),
         ({"src": ".", "settings": {"grup": "x"}}, "no option 'source.grup': did you mean 'group'"),
@@ -172,8 +175,68 @@ def test_wrong_use_names_the_way_out(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     plant(tmp_path, ["a.png", "div2k/DIV2K_train_HR/0001.png"])
     (tmp_path / "list.txt").write_text("a.png\n")
+    (tmp_path / "table.tsv").write_text("a.png\tcat\n")
+    zipfile.ZipFile("a.zip", "w").close()
     with pytest.raises(ValueError, match=message):
         open_source(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"src": "empty"}, "^there is no image in empty: give a folder, a glob or an archive that holds some$"),
+        ({"src": "empty", "real": True}, "^there is no image in empty"),
+        ({"src": "nope*/x.jpg"}, r"^the glob nope\*/x.jpg matches no image$"),
+        ({"src": "nope*/x.jpg", "real": True}, r"^the glob nope\*/x.jpg matches no image$"),
+        ({"src": "empty.txt"}, "^empty.txt lists no image"),
+        ({"src": "empty.zip"}, "^there is no image in empty.zip$"),
+        ({"src": "nomy.toml", "root": "empty"}, "^there is no recipe file nomy.toml$"),
+        ({"src": "folder"}, "say where they lie with --root"),
+    ],
+)
+def test_place_without_images_says_so_in_one_sentence(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.txt").write_text("# nothing\n\n")
+    zipfile.ZipFile("empty.zip", "w").close()
+    with pytest.raises(FileNotFoundError, match=message):
+        open_source(**arguments)
+
+
+@pytest.mark.parametrize("name", ["bsds500", "text", "folder"])
+@pytest.mark.parametrize("real", [False, True])
+def test_place_is_called_folder_and_opens_again_by_that_name(tmp_path, monkeypatch, name, real):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / name, ["a.png", "b/c.png"])
+    first = open_source(f"./{name}", real=real)
+    again = open_source(first.name, root=name, real=real)
+    assert first.name == again.name == "folder"
+    assert again.entries() == first.entries()
+
+
+def test_globs_lists_and_archives_are_called_folder_and_open_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "text", ["a.png", "b/c.png"])
+    (tmp_path / "gopro.txt").write_text("text/a.png\n")
+    with zipfile.ZipFile("reds.zip", "w") as archive:
+        archive.write("text/a.png")
+    for src in ("text/*.png", "gopro.txt", "reds.zip", "text/a.png"):
+        first = open_source(src)
+        assert first.name == "folder"
+        assert open_source("folder", root=src) == first
+
+
+def test_folder_laid_out_as_pairs_gives_its_sharp_side_alone(tmp_path):
+    plant(tmp_path, ["x/sharp/1.png", "x/blur/1.png", "gt/2.png", "input/2.png"])
+    assert [entry.key for entry in open_source(str(tmp_path)).entries()] == ["gt/2.png", "x/sharp/1.png"]
+    everything = open_source(str(tmp_path), settings={"layout": "images"}).entries()
+    assert len(everything) == 4
+
+
+@pytest.mark.parametrize("side", ["sharp", "input"])
+def test_folder_with_one_side_gives_all_its_images(tmp_path, side):
+    plant(tmp_path, [f"{side}/1.png", "other/2.png"])
+    assert len(open_source(str(tmp_path)).entries()) == 2
 
 
 def test_source_may_be_folder_glob_image_list_zip_or_tar(tmp_path, monkeypatch):
