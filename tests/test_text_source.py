@@ -2,11 +2,13 @@
 
 import hashlib
 import itertools
+import os
 import pickle
 import re
 import string
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -91,6 +93,51 @@ def test_same_page_in_a_fresh_process_and_in_any_order():
     )
     fresh = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert fresh == [digests[2], digests[0], digests[1]]
+
+
+def test_pages_drawn_by_two_threads_are_those_drawn_in_sequence():
+    source = TextSource(seed=8, width=512, height=724)
+    keys = [entry.key for entry in source.entries(24)]
+    expected = [source.read(key).sha256 for key in keys]
+    interval = sys.getswitchinterval()
+    for cached in (Font.open, formulas.render_formula, formulas._parser):
+        cached.cache_clear()  # races can only happen while the shared parts grow
+    try:
+        sys.setswitchinterval(1e-5)
+        with ThreadPoolExecutor(2) as threads:
+            drawn = [picture.sha256 for picture in threads.map(source.read, keys)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert drawn == expected
+
+
+def test_formulas_do_not_depend_on_the_settings_of_matplotlib(tmp_path):
+    script = (
+        "import hashlib, matplotlib\n"
+        "from blurgen.rng import stream\n"
+        "from blurgen.sources.pages.formulas import draw_formula, render_formula\n"
+        "from blurgen.sources.pages.words import Prose\n"
+        "hinting, prose, digest = matplotlib.rcParams['text.hinting'], Prose(stream(3, 'settings')), hashlib.sha256()\n"
+        "for fontset in 8 * ('cm', 'stix', 'dejavusans', 'dejavuserif'):\n"
+        "    digest.update(render_formula(draw_formula(prose), fontset, 20.0)[0])\n"
+        "assert matplotlib.rcParams['text.hinting'] == hinting\n"
+        "print(hinting, digest.hexdigest())"
+    )
+    settings = {
+        "ordinary": "",
+        "own": "text.hinting: none\ntext.hinting_factor: 1\nfont.family: serif\nmathtext.default: rm\n",
+    }
+    printed = []
+    for name, lines in settings.items():
+        (tmp_path / name).write_text(lines)
+        environment = {**os.environ, "MATPLOTLIBRC": str(tmp_path / name)}
+        run = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        printed.append(run.stdout.split())
+    (ordinary, expected), (own, digest) = printed
+    assert own == "none" != ordinary
+    assert digest == expected
 
 
 def test_another_seed_gives_another_page():

@@ -1,6 +1,7 @@
 """The source `text`: document pages that are drawn, not read."""
 
 import hashlib
+import threading
 from dataclasses import dataclass
 
 from blurgen.rng import stream
@@ -10,6 +11,7 @@ from blurgen.sources.pages.layouts import draw_page
 
 _LEAST_SIDE_PX = 256
 _LARGEST_SIDE_PX = 8192
+_drawing = threading.Lock()  # pages share glyph cells and matplotlib's parser and settings, which bear one thread only
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ class TextSource:
         return self.width, self.height
 
     def read(self, key: str) -> Picture:
-        """Return a page, (height, width, 3) uint8 RGB, drawn anew on every call."""
-        pixels = draw_page(stream(self.seed, "text", self._index(key)), self._families(), self.width, self.height)
+        """Return a page, (height, width, 3) uint8 RGB, drawn anew on every call; threads take turns."""
+        rng = stream(self.seed, "text", self._index(key))
+        with _drawing:
+            pixels = draw_page(rng, self._families(), self.width, self.height)
         return Picture(pixels, None, hashlib.sha256(pixels).digest())
 
     def _families(self) -> tuple[Family, ...]:
