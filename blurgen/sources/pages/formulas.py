@@ -48,10 +48,22 @@ def draw_formula(dice: Dice) -> str:
 @lru_cache(maxsize=512)
 def render_formula(formula: str, fontset: str, size_px: float) -> tuple[np.ndarray, float]:
     """Return the coverage (h, w) uint8 of a formula, read-only, and how far its box reaches below the baseline."""
-    parsed = _parser().parse(formula, dpi=72, prop=_properties(fontset, size_px))
+    import matplotlib
+
+    with matplotlib.rc_context(_defaults()):
+        parsed = _parser().parse(formula, dpi=72, prop=_properties(fontset, size_px))
     coverage = np.asarray(parsed.image)
     coverage.flags.writeable = False
     return coverage, parsed.depth
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict:
+    """Return how matplotlib sets type where nobody configured it: hinting, say, would change the pixels."""
+    import matplotlib
+
+    kept = ("font.", "mathtext.", "text.")
+    return {name: value for name, value in matplotlib.rcParamsDefault.items() if name.startswith(kept)}
 
 
 @lru_cache(maxsize=1)
