@@ -5,6 +5,7 @@ weights of the cell's four corners are quadratic in time, so the time integral i
 Consecutive segments in the same cell share four running sums; only segments that leave a cell are split.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from blurgen.jit import njit
 ANCHORS = ("barycentre", "mid-exposure", "start", "bbox")
 MAX_SIDE_PX = 16385
 TOO_WIDE = f"the kernel of a path must be at most {MAX_SIDE_PX} px wide, got a longer motion; scale the path down"
+_REACH_PX = 4.0 * MAX_SIDE_PX  # farther from the centre, no path is splatted
+_LEAST = math.ulp(0.0)
 _DUST = 1e-12  # rounding leaves up to 1e-15 of the mass on pixels that the path does not touch
 
 
@@ -166,7 +169,8 @@ def _exposed(path: np.ndarray, weights: np.ndarray, exposure: tuple[float, float
     last = np.searchsorted(times, end, side="left")
     edges = np.concatenate(([start], times[first + 1 : last], [end]))
     seen = np.empty((2, edges.size))
-    seen[:, 0], seen[:, -1] = _position(path, times, start), _position(path, times, end)
+    # a rest of no duration, at which the path jumps, lies outside an exposure that starts or ends there
+    seen[:, 0], seen[:, -1] = _position(path, times, start, first + 1), _position(path, times, end, last)
     seen[:, 1:-1] = path[:, first + 1 : last]
     return seen, np.diff(edges) / (end - start)
 
@@ -176,11 +180,17 @@ def _times(weights: np.ndarray) -> np.ndarray:
     return times / times[-1]
 
 
-def _position(path: np.ndarray, times: np.ndarray, time: float) -> np.ndarray:
-    """Return the position (x, y) at a time in [0, 1]."""
-    after = max(int(np.searchsorted(times, time, side="left")), 1)
+def _position(path: np.ndarray, times: np.ndarray, time: float, after: int) -> np.ndarray:
+    """Return the position (x, y) at a time in a segment that takes time, which ends at the vertex `after`."""
     part = (time - times[after - 1]) / (times[after] - times[after - 1])
     return path[:, after - 1] + part * (path[:, after] - path[:, after - 1])
+
+
+def _mid_exposure(path: np.ndarray, times: np.ndarray, exposure: tuple[float, float]) -> np.ndarray:
+    """Return the position (x, y) at the middle of an exposure, before the jump if the path jumps then."""
+    time = sum(exposure) / 2
+    after = np.searchsorted(times, max(time, _LEAST), side="left")  # half the least float is 0
+    return _position(path, times, time, after)
 
 
 def _anchor_point(path, weights, seen, seen_weights, exposure, anchor) -> tuple[float, float]:
@@ -188,7 +198,7 @@ def _anchor_point(path, weights, seen, seen_weights, exposure, anchor) -> tuple[
     if anchor == "barycentre":
         return barycentre(seen, seen_weights)
     if anchor == "mid-exposure":
-        return tuple(_position(path, _times(weights), sum(exposure) / 2))
+        return tuple(_mid_exposure(path, _times(weights), exposure))
     if anchor == "start":
         return tuple(path[:, 0])
     if anchor == "bbox":
@@ -249,18 +259,23 @@ def _splat(path, weights, centre_x, centre_y, half):
     """Return the time integral of the bilinear splat of a path as far as `half` holds it, and the half that it needs.
 
     The mass has one row and one column more than the kernel: a path on the last pixel's line touches them with 0.
+    A path that is not finite needs more than the widest kernel: on it the search for the next cell would never end.
     (cx, cy) is the cell, (u0, v0) to (u1, v1) a segment relative to the cell; w, u, v and uv sum up the time spent in
     the cell and the time integrals of 2 u, 2 v and 4 u v.
     """
     mass = np.zeros((2 * half + 2, 2 * half + 2))
     needed = 0
     x, y = path[0, 0] - centre_x, path[1, 0] - centre_y
+    if not _is_near(x, y):
+        return mass, MAX_SIDE_PX
     cx, cy = np.floor(x), np.floor(y)
     u0, v0 = x - cx, y - cy
     w = u = v = uv = 0.0
     for i in range(weights.shape[0]):
         time = weights[i]
         x, y = path[0, i + 1] - centre_x, path[1, i + 1] - centre_y
+        if not _is_near(x, y):
+            return mass, MAX_SIDE_PX
         u1, v1 = x - cx, y - cy
         while not (0.0 <= u1 <= 1.0 and 0.0 <= v1 <= 1.0):
             part, step_x, step_y = _exit(u0, v0, u1, v1)
@@ -276,6 +291,12 @@ def _splat(path, weights, centre_x, centre_y, half):
         w, u, v, uv = _along(u0, v0, u1, v1, time, w, u, v, uv)
         u0, v0 = u1, v1
     return mass, max(needed, _deposit(mass, half, int(cx), int(cy), w, u, v, uv))
+
+
+@njit
+def _is_near(x, y):
+    """Return whether a position is finite and in reach, so that a segment to it crosses a bounded number of cells."""
+    return abs(x) < _REACH_PX and abs(y) < _REACH_PX
 
 
 @njit

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from blurgen.raster import ANCHORS, rasterize, taps
+from blurgen.raster import ANCHORS, rasterize, render, taps
 
 
 def random_path(seed, n, step):
@@ -154,6 +154,60 @@ def test_any_path_keeps_the_contract(path, start, duration, anchor):
     if anchor == "barycentre":
         _, (x, y), _ = naive.moments(kernel.tolist())
         assert math.hypot(x, y) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("weights", "exposure", "ends"),
+    [
+        ([0, 1, 1], (0, 0.5), (5, 9)),
+        ([0, 1, 1], (0.5, 1), (9, 10)),
+        ([1, 0, 1], (0, 0.5), (0, 5)),
+        ([1, 0, 1], (0.5, 1), (9, 10)),
+        ([1, 1, 0], (0.5, 1), (5, 9)),
+        ([1e-200, 1e200, 1e200], (0, 0.5), (5, 9)),
+        ([1e-200, 1e200, 1e-200], (0, 1e-320), (5, 5)),
+    ],
+)
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_an_exposure_sees_only_the_segments_that_take_time(weights, exposure, ends, anchor):
+    kernel, shift = rasterize([(0, 0), (5, 0), (9, 0), (10, 0)], None, weights, exposure, anchor)
+    assert_equal_to_naive(kernel, [(ends[0], 0), (ends[1], 0)], [1.0], -shift)
+
+
+@pytest.mark.parametrize("weights", [[1, 0], [0, 1]])
+def test_mid_exposure_may_lie_on_a_jump(weights):
+    for exposure in [(1 - 2**-53, 1), (0, math.ulp(0.0))]:
+        _, shift = rasterize([(0, 0), (5, 0), (9, 0)], None, weights, exposure, "mid-exposure")
+        assert 0 <= -shift[0] <= 9
+
+
+_FRACTIONS = st.one_of(st.sampled_from([0.0, math.ulp(0.0), 0.25, 0.5, 1 - 2**-53, 1.0]), st.floats(0, 1))
+_WEIGHTS = st.one_of(st.sampled_from([0.0, math.ulp(0.0), 1e-200, 1.0, 1e200, 1.7e308]), st.floats(0, 1e308))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.tuples(_WEIGHTS, *[st.floats(-60, 60)] * 2), min_size=1, max_size=7).filter(
+        lambda rows: any(row[0] for row in rows)
+    ),
+    st.tuples(_FRACTIONS, _FRACTIONS).filter(lambda pair: pair[0] != pair[1]),
+    st.sampled_from(ANCHORS),
+)
+def test_any_weights_and_exposure_give_a_kernel(rows, exposure, anchor):
+    weights, xs, ys = zip(*rows, strict=True)
+    path = [(0.0, 0.0), *zip(xs, ys, strict=True)]
+    kernel, shift = rasterize(path, 3, weights, sorted(exposure), anchor)
+    assert_is_kernel(kernel, 3)
+    assert np.isfinite(shift).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300, 1e6])
+@pytest.mark.parametrize("where", [(0, 0), (1, 0), (0, 1), (1, 2)])
+def test_the_compiled_loop_ends_on_any_path(bad, where):
+    path = np.zeros((2, 3))
+    path[where] = bad
+    with pytest.raises(ValueError, match="at most 16385 px wide"):
+        render(path, np.full(2, 0.5), 0.0, 0.0, 2)
 
 
 @pytest.mark.parametrize(
