@@ -37,6 +37,8 @@ class Commands(click.Group):
             raise
         except OSError as error:
             raise click.ClickException(_sentence(error)) from error
+        except MemoryError as error:
+            raise click.ClickException(f"there is not enough memory: {error}") from error
         except (ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
 
@@ -61,7 +63,9 @@ existing = click.argument("path", type=click.Path(path_type=Path))
 @main.command("make")
 @click_options(MakeOptions)
 @click_options(RunOptions, parts=False)
-@click.option("--max-bad", type=int, metavar="N", help="Exit with 3 if more than N images had to be left out.")
+@click.option(
+    "--max-bad", type=click.IntRange(0), metavar="N", help="Exit with 3 if more than N images had to be left out."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, the bytes needed and free, and the time it will take.")
 @as_json
 @quiet
@@ -191,17 +195,28 @@ def info_command(path: Path, as_json: bool) -> None:
 @click.option("--seed", type=int, default=None, metavar="N", help="With --deep: which samples; random without it.")
 def verify_command(path: Path, deep: int | None, src: str | None, root: Path | None, seed: int | None) -> None:
     """Check every checksum, id, kernel and row of a file; name what is wrong."""
+    from blurgen.pipeline import count_samples
     from blurgen.shards import verify
 
-    problems = verify(path)
-    if deep and not problems:
+    if not path.exists():
+        raise click.ClickException(f"{path}: there is no such file")
+    if (src or root or seed is not None) and not deep:
+        raise click.UsageError("--src, --root and --seed belong to --deep: say how many samples to render again")
+    _end_with(verify(path))
+    samples = count_samples(path)
+    click.echo(f"{path}: {samples:,} samples, no problem found")
+    if deep:
         from blurgen.rerender import rerender
 
-        problems = rerender(path, deep, src, root, seed)
+        _end_with(rerender(path, deep, src, root, seed))
+        click.echo(f"{path}: {min(deep, samples):,} samples rendered again, all the same")
+
+
+def _end_with(problems: list[str]) -> None:
+    """End the command if there are problems, and print them."""
     if problems:
         click.echo("\n".join(problems))
         sys.exit(1)
-    click.echo(f"{path}: no problem found")
 
 
 @main.command("preview")
@@ -257,5 +272,7 @@ def _echo(facts: dict[str, Any], as_json: bool) -> None:
                 click.echo("  " + ", ".join(map(str, item.values())))
             if len(value) > MOST_LINES:
                 click.echo(f"  and {len(value) - MOST_LINES:,} more: --json lists them all")
+        elif isinstance(value, dict):
+            click.echo(f"{name.replace('_', ' ')}: {json.dumps(value)}")
         else:
             click.echo(f"{name.replace('_', ' ')}: {f'{value:,}' if isinstance(value, int) else value}")

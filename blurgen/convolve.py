@@ -15,6 +15,10 @@ from blurgen.sparse import correlate_sparse
 _TAPS_PER_FFT_STEP = 21.0
 
 
+# An encoded highlight of this value is some hundred times as bright as white; what is beyond is on another scale.
+_BRIGHTEST = 16.0
+
+
 def blur(
     image: np.ndarray,
     kernel: np.ndarray,
@@ -180,3 +184,5 @@ def _check_image(image: np.ndarray) -> None:
         raise ValueError(f"an image must be (H, W) or (H, W, C) with 1 to 4 channels and not empty, got {image.shape}")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ValueError("an image must be finite, got NaN or infinity in it")
+    if image.dtype.kind == "f" and image.max() > _BRIGHTEST:
+        raise ValueError(f"a float image holds encoded values in [0, 1], got {image.max():g}: divide it by its white")

@@ -41,12 +41,10 @@ def _compiler() -> str:
     add = njit(_add)
     if add(1, 2) != 3:
         raise RuntimeError("compiled code gives a wrong result")
-    cache = getattr(add, "_cache", None)
-    return (
-        f"compiles, and keeps the result in {cache.cache_path}"
-        if hasattr(cache, "cache_path")
-        else "compiles anew each run"
-    )
+    cache_path = getattr(getattr(add, "_cache", None), "cache_path", None)
+    if cache_path is None:
+        return "compiles anew in every process, as no folder can be written: NUMBA_CACHE_DIR may name one"
+    return f"compiles, and keeps the result in {cache_path}"
 
 
 def _add(a: int, b: int) -> int:

@@ -24,7 +24,10 @@ def write_kernels(path: Path, model: KernelModel, count: int, seed: int = 0) -> 
     ValueError
         A file name that ends otherwise.
     """
+    if path.suffix not in (".png", ".npz", ".h5"):
+        raise ValueError(f"kernels are written to .h5, .npz or .png files, got {str(path)!r}")
     kernels = draw_kernels(model, count, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":
         write_png(path, kernel_sheet(kernels))
         return kernels.shape
@@ -37,12 +40,10 @@ def write_kernels(path: Path, model: KernelModel, count: int, seed: int = 0) -> 
     made_by = json.dumps({"model": type(model).__name__, **as_values(model), "seed": seed}, default=str)
     if path.suffix == ".npz":
         np.savez(path, **tables, param_names=np.array(model.PARAMS, str), made_by=made_by)
-    elif path.suffix == ".h5":
+    else:
         with h5py.File(path, "w") as file:
             for name, table in tables.items():
                 file[name] = table
             file.attrs["param_names"] = list(model.PARAMS)
             file.attrs["made_by"] = made_by
-    else:
-        raise ValueError(f"kernels are written to .h5, .npz or .png files, got {path.name!r}")
     return kernels.shape

@@ -37,8 +37,8 @@ def describe(path: Path) -> dict[str, Any]:
         "left_out": [dict(zip(("key", "reason", "message"), bad, strict=True)) for bad in shards.attrs["bad"]],
     }
     if "kernel" in shards.layout.arrays:
-        facts["kernel side"] = f"{shards.layout.kernel_side} px"
-        facts["trajectory length"] = _spread(shards.meta["length_px"])
+        facts["kernel_side"] = f"{shards.layout.kernel_side} px"
+        facts["trajectory_length"] = _spread(shards.meta["length_px"])
     return facts
 
 
@@ -55,6 +55,8 @@ def preview(paths: Sequence[Path], out: Path, count: int, seed: int = 0, histogr
     rows, extents = [], []
     for path in paths:
         shards = open_shards(path)
+        if not len(shards):
+            raise ValueError(f"{path} holds no sample to show")
         order = np.random.default_rng(seed).permutation(len(shards))
         rows += [_pictures(shards, index) for index in sorted(order[:count].tolist())]
         if "kernel" in shards.layout.arrays:
@@ -78,4 +80,6 @@ def _splits(sources: np.ndarray) -> str:
 
 
 def _spread(values: np.ndarray) -> str:
+    if not len(values):
+        return "none"
     return f"median {np.median(values):.1f} px, from {values.min():.1f} to {values.max():.1f}"

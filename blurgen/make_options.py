@@ -47,6 +47,10 @@ class MakeOptions:
         for factor in self.lowres:
             if factor < 2 or self.crop % factor:
                 raise ValueError(f"lowres must be at least 2 and divide the crop of {self.crop} px, got {factor}")
+        if self.real and (self.kernel.name != "deblurgan" or self.noise.name != "none" or self.saturation):
+            raise ValueError(
+                "--real stores images that are blurred already: leave out --kernel, --noise and --saturation"
+            )
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
 

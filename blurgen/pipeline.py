@@ -1,10 +1,9 @@
-"""From a plan to one finished file: shards in parallel, resumable, then packed.
+"""From a plan to one finished file: shards in parallel, then packed.
 
 The unit of work is a shard. It is built in memory and appears on the disk whole or not at all, so that the same call
 continues a run that was stopped at any moment, and no two runs of one plan differ.
 """
 
-import json
 import shutil
 import signal
 import statistics
@@ -19,17 +18,17 @@ from typing import Any
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from blurgen import __version__
 from blurgen.lock import FolderLock
 from blurgen.make_options import RunOptions
-from blurgen.plan import Plan, plan_difference
+from blurgen.plan import Plan
+from blurgen.run import BASE_NAME, Run, card, open_run, packed_samples, shard_folder, shard_size, structure_of
 from blurgen.sample import TooSmall, render
-from blurgen.shards import open_shards, pack, remove_drafts, shard_paths, write_atomically, write_master
+from blurgen.shards import open_shards, pack, shard_paths, write_master
 from blurgen.sources import BadImage
-from blurgen.worker import Bad, Job, build, streams
+from blurgen.worker import Bad, Job, build, is_done, streams
 
 ATTEMPTS = 3
-PLAN_NAME = "plan.json"
+IDLE_WORKER_S = 10
 
 
 @dataclass
@@ -39,57 +38,6 @@ class Progress:
     total: int
     done: int = 0
     bad: list[Bad] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A plan on its way to the file `out`.
-
-    Parameters
-    ----------
-    plan : Plan
-    out : Path
-        The file to be written; its shards lie in the folder ``OUT.d`` beside it until they are packed.
-    per_shard : int
-        Samples in a shard.
-    first_sample : int
-        The samples before this one lie in `out` already: the count has grown since it was made.
-    """
-
-    plan: Plan
-    out: Path
-    per_shard: int
-    first_sample: int = 0
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the shards."""
-        return shard_folder(self.out)
-
-    def jobs(self) -> list[Job]:
-        """Return the work that makes each shard, in order."""
-        plan, count = self.plan, self.plan.count
-        made = []
-        for number, first in enumerate(range(self.first_sample, count, self.per_shard)):
-            last = min(first + self.per_shard, count)
-            crops = plan.crops(first, last)
-            attrs = card(plan) | {"range": [first, last]}
-            path = self.folder / f"{number:05d}.h5"
-            codec = plan.document["codec"]
-            made.append(Job(path, plan.source, plan.look, plan.layout, plan.seed, first, last, crops, attrs, codec))
-        return made
-
-
-def shard_folder(out: Path) -> Path:
-    """Return the folder that holds the shards of `out` while it is made."""
-    return out.with_name(out.name + ".d")
-
-
-def card(plan: Plan) -> dict[str, Any]:
-    """Return the attributes that every file of a plan carries: the plan itself, and the licence of its images."""
-    source = plan.source
-    licence = {"source": source.name, "licence": source.licence, "author": source.author}
-    return {"plan": plan.document, "licence": licence, "blurgen": __version__}
 
 
 def make(
@@ -114,14 +62,20 @@ def make(
     RuntimeError
         Another process makes the same file now, or workers die again and again.
     """
-    run = open_run(plan, out, options)
-    if run is None:
-        if not options.sharded:
-            shutil.rmtree(shard_folder(out), ignore_errors=True)  # left by a run that was stopped right after packing
+    if out.is_dir():
+        raise ValueError(f"--out must name a file, got the folder {out}")
+    folder = shard_folder(out)
+    if not (folder.exists() or options.overwrite) and packed_samples(plan, out) >= plan.count:
         return Progress(plan.count, plan.count, read_bad(out))
-    with FolderLock(run.folder):
-        remove_drafts(run.folder)
-        return _continue(run, options, report)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        try:
+            run = open_run(plan, out, options)
+            return _continue(run, options, report) if run else Progress(plan.count, plan.count, read_bad(out))
+        except BaseException:
+            if not any(count_samples(path) for path in folder.glob("*.h5")):
+                shutil.rmtree(folder)  # nothing is lost, and other options may be tried at once
+            raise
 
 
 def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None]) -> Progress:
@@ -133,6 +87,13 @@ def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None])
             progress.done += job.last_sample - job.first_sample
         else:
             pending.append(job)
+    if (
+        not pending
+        and options.sharded
+        and run.out.exists()
+        and structure_of(run.out).attrs["plan"] == run.plan.document
+    ):
+        return Progress(run.plan.count, run.plan.count, read_bad(run.out))
     check_space(run, len(pending), options)
     report(progress)
     for job in build_all(pending, options):
@@ -141,59 +102,6 @@ def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None])
         report(progress)
     progress.bad = finish(run, options)
     return progress
-
-
-def open_run(plan: Plan, out: Path, options: RunOptions) -> Run | None:
-    """Return the run that makes `out`, new or continued; None where `out` is complete.
-
-    Raises
-    ------
-    ValueError
-        What lies there belongs to another plan, or is no shard file.
-    """
-    run = Run(plan, out, shard_capacity(plan, options.shard_mib))
-    if options.overwrite:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        out.unlink(missing_ok=True)
-    if out.exists():
-        made = open_shards(out).attrs["plan"]
-        check_same(plan, made, out)
-        if made["count"] >= plan.count:
-            return None
-        run = Run(plan, out, run.per_shard, made["count"])
-    state_path = run.folder / PLAN_NAME
-    if state_path.exists():
-        state = json.loads(state_path.read_text(encoding="utf-8"))
-        check_same(plan, state["plan"], run.folder)
-        return Run(plan, out, state["per_shard"], state["first_sample"])
-    run.folder.mkdir(parents=True, exist_ok=True)
-    state = {"plan": plan.document, "per_shard": run.per_shard, "first_sample": run.first_sample}
-    text = json.dumps(state, indent=1).encode()
-    write_atomically(state_path, [(0, memoryview(text))], len(text))
-    return run
-
-
-def check_same(plan: Plan, before: dict[str, Any], path: Path) -> None:
-    """Raise ValueError where the plan document `before`, found at `path`, is not the one of `plan`."""
-    lines = plan_difference(before, plan.document)
-    if lines:
-        raise ValueError(
-            f"{path} was begun with another plan ({'; '.join(lines)}): "
-            "repeat the first command to continue it, name another --out, or replace it with --overwrite"
-        )
-
-
-def is_done(job: Job) -> bool:
-    """Whether the shard of a job is there, with all of its samples and no more."""
-    if not job.path.exists():
-        return False
-    return open_shards(job.path).attrs["range"] == [job.first_sample, job.last_sample]
-
-
-def shard_capacity(plan: Plan, shard_mib: int) -> int:
-    """Return how many samples fit into a shard: a whole number of crops, and at least one."""
-    samples = (shard_mib << 20) // plan.layout.sample_bytes
-    return max(1, samples // plan.samples_per_crop) * plan.samples_per_crop
 
 
 def bytes_needed(plan: Plan, pending_samples: int, sharded: bool) -> int:
@@ -231,7 +139,9 @@ def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
     workers = min(options.workers or joblib.cpu_count(), max(1, len(jobs)))
     failures = 0
     while waiting:
-        own = {"initializer": _leave_interrupts_to_parent} if options.backend == "loky" else {}
+        own: dict[str, Any] = {}
+        if options.backend == "loky":  # workers whose parent was killed end when they have been idle
+            own = {"initializer": _leave_interrupts_to_parent, "idle_worker_timeout": IDLE_WORKER_S}
         parallel = joblib.Parallel(workers, options.backend, return_as="generator_unordered", batch_size=1, **own)
         try:
             with _interrupts_ignored():
@@ -271,8 +181,11 @@ def finish(run: Run, options: RunOptions) -> list[Bad]:
     paths = [job.path for job in run.jobs()]
     bad = {entry.key: entry for path in paths for entry in read_bad(path)}
     if run.first_sample:
-        paths.insert(0, run.out)
-        bad |= {entry.key: entry for entry in read_bad(run.out)}
+        base = run.folder / BASE_NAME
+        if options.sharded and not base.exists():
+            run.out.rename(base)
+        paths.insert(0, base if base.exists() else run.out)
+        bad |= {entry.key: entry for entry in read_bad(paths[0])}
     left_out = [bad[key] for key in sorted(bad)]
     if not any(count_samples(path) for path in paths):
         raise ValueError(f"no image could be read: {left_out[0].key}: {left_out[0].message}")
@@ -296,7 +209,9 @@ def count_samples(path: Path) -> int:
 
 
 def pack_shards(path: Path, out: Path) -> int:
-    """Pack a folder of shards, or a master file with its shards, into the plain file `out`; return its sample count."""
+    """Pack a folder of shards, or a master file with its shards, into the new plain file `out`; return its samples."""
+    if out.exists():
+        raise ValueError(f"{out} exists: name another --out, or remove it first")
     paths = shard_paths(path)
     bad = {entry.key: entry for shard in paths for entry in read_bad(shard)}
     made = open_shards(path).attrs
@@ -308,7 +223,7 @@ def pack_shards(path: Path, out: Path) -> int:
 
 def estimate(plan: Plan, out: Path, options: RunOptions) -> dict[str, Any]:
     """Return what a run would do: samples, bytes needed and free, and the time, measured on the first few crops."""
-    per_shard = shard_capacity(plan, options.shard_mib)
+    per_shard = shard_size(plan, options)
     workers = options.workers or joblib.cpu_count()
     seconds = seconds_per_sample(plan) * plan.count / min(workers, -(-plan.count // per_shard))
     return {
@@ -324,8 +239,8 @@ def estimate(plan: Plan, out: Path, options: RunOptions) -> dict[str, Any]:
     }
 
 
-def seconds_per_sample(plan: Plan, crops: int = 8) -> float:
-    """Return the median time to make one sample, s, over a few crops of the plan, compilation left out."""
+def seconds_per_sample(plan: Plan, crops: int = 16) -> float:
+    """Return the mean time to make one sample, s, over a few crops of the plan, compilation left out."""
     times = []
     for number in range(min(crops, -(-plan.count // plan.samples_per_crop)) + 1):
         started = time.perf_counter()
@@ -334,4 +249,4 @@ def seconds_per_sample(plan: Plan, crops: int = 8) -> float:
             picture = plan.source.read(crop.entry.key)
             render(picture.sharp, picture.blurred, plan.look, streams(plan.seed, crop.entry.key, crop.index))
             times.append((time.perf_counter() - started) / plan.samples_per_crop)
-    return statistics.median(times[1:] or times or [0.0])
+    return statistics.fmean(times[1:] or times or [0.0])

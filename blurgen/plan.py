@@ -131,6 +131,8 @@ def plan_difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         old, new = before.get(name), after.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += [f"{name}.{line}" for line in plan_difference(old, new)]
+        elif name == "list_sha256" and old != new:
+            lines.append("images: other names, groups or splits")
         elif old != new and not (name == "count" and old is not None and new is not None and new > old):
             lines.append(f"{name}: {old!r} -> {new!r}")
     return lines

@@ -86,6 +86,7 @@ def stack(*pictures: np.ndarray) -> np.ndarray:
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write a gray or RGB uint8 image; raises OSError where the file cannot be written."""
     stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1])
 
 

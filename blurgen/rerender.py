@@ -14,6 +14,7 @@ from blurgen.shards import ShardSample, open_shards
 from blurgen.sources import BadImage, Source
 from blurgen.worker import meta_row, streams
 
+PLACES = ("folder", "archive")
 UNCHECKED = ("source", "crc32", "row_crc32")
 
 
@@ -43,6 +44,8 @@ def compare_samples(path: Path, count: int, src: str | None, root: Path | None, 
     shards = open_shards(path)
     document = shards.attrs["plan"]
     options = replace(options_of(document), root=root)
+    if src is None and root is None and options.source.name in PLACES:
+        raise ValueError(f"the images of {path} came from a {options.source.name}: add --src with its place")
     if src is not None:
         options = replace(options, source=Chosen(src, options.source.settings))
     source, look = open_images(options), make_look(options, document["kernel_side"])

@@ -11,7 +11,7 @@ import numpy as np
 from blurgen.plan import Crop
 from blurgen.rng import stream
 from blurgen.sample import Look, Rendered, TooSmall, render
-from blurgen.shards import META, SOURCE, Layout, source_row, write_shard
+from blurgen.shards import META, SOURCE, Layout, open_shards, source_row, write_shard
 from blurgen.sources import BadImage, Picture, Source
 
 
@@ -116,6 +116,13 @@ def build(job: Job) -> Path:
                 rows.add(number, crop, picture, sample)
     rows.write(job.attrs | {"bad": sorted(bad.values())})
     return job.path
+
+
+def is_done(job: Job) -> bool:
+    """Whether the shard of a job is there, with all of its samples and no more."""
+    if not job.path.exists():
+        return False
+    return open_shards(job.path).attrs["range"] == [job.first_sample, job.last_sample]
 
 
 def streams(seed: int, key: str, index: int) -> Callable[[str], np.random.Generator]:

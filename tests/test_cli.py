@@ -106,6 +106,7 @@ def test_too_many_bad_images_exit_with_3(tmp_path):
         (("info", "missing.h5"), "missing.h5", 1),
         (("verify", "photos/photo00.jpg"), "photo00.jpg", 1),
         (("preview", "missing.h5"), "missing.h5", 1),
+        (("verify", "missing.h5"), "missing.h5", 1),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, words, sentence, exit_code):
@@ -132,12 +133,16 @@ def test_kernels_are_written_as_numbers_and_as_a_sheet():
 def test_info_verify_preview_and_pack_agree_on_a_file(shards):
     facts = json.loads(ok("info", "shards.h5", "--json"))
     assert (facts["samples"], facts["images"], facts["kernel"]) == (5, 5, "deblurgan")
-    assert "no problem found" in ok("verify", "shards.h5", "--deep", "2", "--src", "photos")
+    output = ok("verify", "shards.h5", "--deep", "2", "--src", "photos")
+    assert "5 samples, no problem found" in output
+    assert "2 samples rendered again, all the same" in output
+    assert "add --src" in sentence_of("verify", "shards.h5", "--deep", "2")
     ok("preview", "shards.h5", "--out", "sheet.png", "-n", "3")
     assert cv2.imread("sheet.png").std() > 20
     ok("make", "--src", "photos", *SMALL, "--sharded", "--out", "master.h5")
     assert "5 samples" in ok("pack", "master.h5", "--out", "packed.h5")
     assert Path("packed.h5").read_bytes() == shards.read_bytes()
+    assert "exists" in sentence_of("pack", "master.h5", "--out", "packed.h5")
 
 
 def test_verify_fails_on_a_flipped_bit(shards):

@@ -18,7 +18,7 @@ LINES_A_FILE, LINES_A_FUNCTION = 400, 40
 FLOORS = [
     {"cli"},
     {"doctor", "export", "inspect_shards", "preview", "rerender", "torch"},
-    {"pipeline", "plan", "worker"},
+    {"pipeline", "plan", "run", "worker"},
     {"recipes", "shards", "sources"},
     {"sample"},
     {"canvas", "convolve", "sparse"},

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from photos import photo, write_photos
 
+from blurgen import kernel_model
+from blurgen.export import write_kernels
 from blurgen.lock import FolderLock
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen, build
-from blurgen.pipeline import Run, build_all, estimate, make, open_run, pack_shards, shard_folder
+from blurgen.pipeline import build_all, estimate, make, pack_shards
 from blurgen.plan import make_plan, options_of, plan_difference
-from blurgen.rerender import compare_samples
+from blurgen.run import Run, open_run, shard_folder, shard_size
 from blurgen.shards import open_shards, verify
 from blurgen.worker import build as build_shard
 
@@ -38,7 +40,7 @@ def made(folder, out, run=SERIAL, **fields):
 
 
 def in_small_shards(monkeypatch):
-    monkeypatch.setattr("blurgen.pipeline.shard_capacity", lambda plan, mib: SMALL_SHARDS)
+    monkeypatch.setattr("blurgen.run.shard_capacity", lambda plan, mib: SMALL_SHARDS)
 
 
 def test_every_sample_is_there_and_sound(folder, tmp_path):
@@ -79,17 +81,57 @@ def test_stopped_run_continues_to_the_same_bytes(folder, tmp_path, monkeypatch):
     assert out.read_bytes() == whole
 
 
-@pytest.mark.parametrize("packed", [True, False], ids=["packed", "not yet packed"])
-def test_count_may_grow(folder, tmp_path, monkeypatch, packed):
+@pytest.mark.parametrize("before", ["packed", "sharded", "stopped", "killed after packing"])
+@pytest.mark.parametrize("sharded", [False, True], ids=["to packed", "to sharded"])
+def test_count_may_grow(folder, tmp_path, monkeypatch, before, sharded):
     in_small_shards(monkeypatch)
     whole = made(folder, tmp_path / "whole.h5", count=50).read_bytes()
     out = tmp_path / "grown.h5"
     plan = make_plan(options(folder, count=20))
-    if packed:
-        make(plan, out, SERIAL)
-    else:
+    if before in ("stopped", "killed after packing"):
         list(build_all(open_run(plan, out, SERIAL).jobs(), SERIAL))
-    assert made(folder, out, count=50).read_bytes() == whole
+    if before == "killed after packing":
+        shutil.copy(made(folder, tmp_path / "twin.h5", count=20), out)
+    elif before != "stopped":
+        make(plan, out, replace(SERIAL, sharded=before == "sharded"))
+    made(folder, out, replace(SERIAL, sharded=sharded), count=40)
+    made(folder, out, replace(SERIAL, sharded=sharded), count=50)
+    assert verify(out) == []
+    if sharded:
+        pack_shards(out, tmp_path / "repacked.h5")
+        out = tmp_path / "repacked.h5"
+    assert out.read_bytes() == whole
+
+
+def test_growing_sharded_output_may_be_stopped(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    run = replace(SERIAL, sharded=True)
+    out = made(folder, tmp_path / "a.h5", run, count=20)
+    jobs = open_run(make_plan(options(folder, count=50)), out, run).jobs()
+    build_shard(jobs[1])  # the last shard of 20 is replaced by a longer one
+    made(folder, out, run, count=50)
+    assert len(open_shards(out)) == 50
+    assert verify(out) == []
+
+
+def test_smaller_count_leaves_a_larger_stopped_run_alone(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    out = made(folder, tmp_path / "a.h5", count=20)
+    (job, *_) = open_run(make_plan(options(folder, count=50)), out, SERIAL).jobs()
+    build_shard(job)
+    made(folder, out, count=20)
+    assert job.path.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_removed_while_another_process_holds_the_folder(folder, tmp_path, overwrite):
+    out = made(folder, tmp_path / "a.h5", count=20)
+    (job, *_) = open_run(make_plan(options(folder, count=50)), out, SERIAL).jobs()
+    build_shard(job)
+    with FolderLock(job.path.parent), pytest.raises(RuntimeError, match="is being written by"):
+        made(folder, out, replace(SERIAL, overwrite=overwrite), count=20)
+    assert job.path.exists()
+    assert out.exists()
 
 
 def test_count_of_drawn_images_may_grow(tmp_path):
@@ -148,13 +190,49 @@ def test_bad_images_leave_gaps_and_are_named(folder, tmp_path, monkeypatch):
 
 
 def test_shard_without_a_single_good_image_is_no_obstacle(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("blurgen.pipeline.shard_capacity", lambda plan, mib: 2)
+    monkeypatch.setattr("blurgen.run.shard_capacity", lambda plan, mib: 2)
     mixed = tmp_path / "photos"
     shutil.copytree(folder, mixed)
     for number in (2, 3):
         (mixed / f"photo{number:02d}.jpg").write_bytes(b"")
     make(make_plan(options(mixed)), tmp_path / "a.h5", SERIAL)
     assert len(open_shards(tmp_path / "a.h5")) == 8
+
+
+def test_failed_run_leaves_nothing_in_the_way_of_the_next(folder, tmp_path):
+    with pytest.raises(ValueError, match="no image could be read"):
+        make(make_plan(options(folder, crop=2000)), tmp_path / "a.h5", SERIAL)
+    assert len(open_shards(made(folder, tmp_path / "a.h5"))) == 10
+
+
+def test_lost_shard_of_a_sharded_output_is_made_again(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    run = replace(SERIAL, sharded=True)
+    out = made(folder, tmp_path / "a.h5", run, per_image=3)
+    lost = shard_folder(out) / "00001.h5"
+    before = lost.read_bytes()
+    lost.unlink()
+    made(folder, out, run, per_image=3)
+    assert lost.read_bytes() == before
+    assert verify(out) == []
+
+
+@pytest.mark.parametrize("name", [".", "a.txt", "kernels.h5"])
+def test_output_that_is_something_else_is_refused(folder, tmp_path, name):
+    (tmp_path / "a.txt").write_text("notes")
+    write_kernels(tmp_path / "kernels.h5", kernel_model("linear"), 2)
+    with pytest.raises(ValueError, match=r"--out"):
+        made(folder, tmp_path / name)
+
+
+def test_shards_are_small_enough_to_keep_all_workers_busy(folder):
+    plan = make_plan(options(folder, count=1000))
+    assert shard_size(plan, RunOptions(workers=2)) == 63
+    assert shard_size(plan, RunOptions(workers=64)) == 16
+    assert (
+        shard_size(make_plan(options(folder, count=10**6)), RunOptions(workers=1))
+        == (64 << 20) // plan.layout.sample_bytes
+    )
 
 
 def test_nothing_but_bad_images_is_an_error(tmp_path):
@@ -257,6 +335,7 @@ def test_plan_difference_names_fields_and_lets_count_grow():
         ({"scale_std": 5.0}, "needs --scale-mean"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"count": 0}, "count must be at least 1"),
+        ({"real": True, "noise": "realblur"}, "leave out --kernel, --noise"),
         ({"small": "drop"}, "small must be one of skip, scale"),
     ],
 )
@@ -269,73 +348,3 @@ def test_impossible_options_are_refused(fields, sentence):
 def test_impossible_run_options_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         build(RunOptions, fields)
-
-
-class TestRerender:
-    @pytest.fixture
-    def source(self, folder, tmp_path):
-        shutil.copytree(folder, tmp_path / "photos")
-        return tmp_path / "photos"
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            {},
-            {"exposure": (0.1, 0.5), "lowres": (2, 4), "noise": Chosen("realblur"), "saturation": True},
-            {"scale_mean": 32.0, "scale_std": 8.0, "resize_short": 60, "per_image": 3},
-        ],
-    )
-    def test_finds_nothing_in_a_sound_file(self, source, tmp_path, fields):
-        out = made(source, tmp_path / "a.h5", **fields)
-        assert compare_samples(out, 99, str(source), None, 0) == []
-
-    def test_finds_a_changed_source_byte(self, source, tmp_path):
-        out = made(source, tmp_path / "a.h5")
-        image = bytearray((source / "photo04.jpg").read_bytes())
-        image[-20] ^= 1
-        (source / "photo04.jpg").write_bytes(image)
-        problems = compare_samples(out, 99, str(source), None, 0)
-        assert len(problems) == 1
-        assert "photo04.jpg" in problems[0]
-
-    def test_finds_a_missing_source(self, source, tmp_path):
-        out = made(source, tmp_path / "a.h5")
-        (source / "photo04.jpg").unlink()
-        (problem,) = compare_samples(out, 99, str(source), None, 0)
-        assert "cannot be read" in problem
-
-    @pytest.mark.parametrize("change", ["crop", "seed", "kernel"])
-    def test_finds_a_changed(self, source, tmp_path, monkeypatch, change):
-        """A file that was made with something else than its plan says, all checksums right."""
-        plan = make_plan(options(source))
-        document = dict(plan.document)
-        if change == "seed":
-            monkeypatch.setattr("blurgen.pipeline.card", lambda p: {**_card(p), "plan": {**document, "seed": 5}})
-        elif change == "crop":
-            draw = plan.look.rule.draw
-            monkeypatch.setattr("blurgen.sample.CropRule.draw", lambda self, *a: draw(*a)._replace(y=1))
-        else:
-            monkeypatch.setattr("blurgen.sample.rasterize", _other_kernel)
-        make(plan, tmp_path / "a.h5", SERIAL)
-        monkeypatch.undo()
-        assert verify(tmp_path / "a.h5") == []
-        problems = compare_samples(tmp_path / "a.h5", 99, str(source), None, 0)
-        assert problems
-        assert any({"crop": "y", "seed": "x", "kernel": "kernel"}[change] in problem for problem in problems)
-
-
-def _card(plan):
-    return {
-        "licence": {"source": plan.source.name, "licence": "", "author": ""},
-        "blurgen": "0",
-    }
-
-
-def _other_kernel(path, side, weights, exposure):
-    from blurgen.raster import rasterize
-
-    kernel, shift = rasterize(path, side, weights, exposure)
-    kernel = kernel.copy()
-    first, second = np.flatnonzero(kernel)[:2]
-    kernel.flat[first], kernel.flat[second] = kernel.flat[second], kernel.flat[first]
-    return kernel, shift

@@ -1,14 +1,16 @@
 """The HDF5 format of the samples: write, read, verify, pack."""
 
 from blurgen.shards.files import ShardFile, ShardSample
-from blurgen.shards.layout import META, SOURCE, BadShard, Layout, source_row
+from blurgen.shards.layout import MASTER, META, SOURCE, BadShard, Layout, source_row
 from blurgen.shards.manifest import shard_paths, write_master
 from blurgen.shards.packing import pack
 from blurgen.shards.reading import Shards, open_shards
+from blurgen.shards.structure import Structure, parse
 from blurgen.shards.verifying import verify, verify_each
 from blurgen.shards.writing import file_bytes, remove_drafts, shard_bytes, shard_pieces, write_atomically, write_shard
 
 __all__ = [
+    "MASTER",
     "META",
     "SOURCE",
     "BadShard",
@@ -16,9 +18,11 @@ __all__ = [
     "ShardFile",
     "ShardSample",
     "Shards",
+    "Structure",
     "file_bytes",
     "open_shards",
     "pack",
+    "parse",
     "remove_drafts",
     "shard_bytes",
     "shard_paths",
