@@ -144,7 +144,7 @@ def _check_memory(n: int, side_px: int) -> None:
     needed = 4 * n * side_px**2
     if hasattr(os, "sysconf") and needed > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise ValueError(
-            f"{n} kernels of {side_px}x{side_px} px need {needed / 2**30:.0f} GiB, more than this machine has; "
+            f"{n} kernels of {side_px}x{side_px} px need {needed / 2**30:.3g} GiB, more than this machine has; "
             "draw fewer at a time"
         )
 
