@@ -136,27 +136,28 @@ def receipt(sheet: Sheet) -> None:
     for text in (shop, f"{prose.place()}, {prose.label()} Square", prose.date()):
         sheet.label(body, text, style.font("bold"), anchor=0.5)
         body = body.below(line)
-    letters = prose.pick((str.upper, capitalised))
+    letters, leader = prose.pick((str.upper, capitalised)), prose.pick((".", "-", "_"))
     while body.room > 6 * line:
         sheet.rule(body.x, body.y + 0.6 * line, body.width, style.muted)
         body = body.below(1.1 * line)
         for _ in range(min(prose.number(4, 9), int(body.room / line) - 3)):
             goods = f"{prose.number(1, 99999):05} {prose.number(1, 12)} x {letters(prose.noun())}"
-            _item(sheet, body, goods, f"{prose.uniform(0.4, 120):.2f}", "regular")
+            _item(sheet, body, goods, f"{prose.uniform(0.4, 120):.2f}", "regular", leader)
             body = body.below(line)
-        _item(
-            sheet, body, prose.pick(("TOTAL", "SUBTOTAL", "TAX 7.5%", "CASH")), f"{prose.uniform(20, 900):.2f}", "bold"
-        )
+        name = prose.pick(("TOTAL", "SUBTOTAL", "TAX 7.5%", "CASH"))
+        _item(sheet, body, name, f"{prose.uniform(20, 900):.2f}", "bold", leader)
         body = body.below(line)
     sheet.label(body.below(body.room - style.size_px), "Thank you!", style.font(), anchor=0.5)
 
 
-def _item(sheet: Sheet, column: Column, name: str, price: str, cut: str) -> None:
-    """Set a name on the left and a price on the right of a line."""
-    font = sheet.style.font(cut)
-    sheet.label(column, price, font, anchor=1)
-    free = column.width - font.width_px(price) - font.size_px
-    sheet.line(column.x, column.y, sheet.fit(name, font, free), font)
+def _item(sheet: Sheet, column: Column, name: str, price: str, cut: str, leader: str) -> None:
+    """Set a name on the left and a price on the right of a line, and a row of one sign between them."""
+    font, end = sheet.style.font(cut), f" {price}"
+    name = sheet.fit(name, font, column.width - font.width_px(end))
+    gap = column.width - font.width_px(f"{name} {end}")
+    sheet.line(column.x, column.y, name, font)
+    signs = int(gap / font.width_px("0"))  # as wide as the sign in a fixed pitch, and in every font
+    sheet.label(column, leader * signs + end, font, anchor=1)
 
 
 def listing(sheet: Sheet) -> None:
@@ -210,4 +211,5 @@ def _statement(sheet: Sheet, depth: int) -> tuple[list[tuple[str, str]], bool]:
         return [(f"{name()}.{name()}(", "name"), (f'"{prose.noun()}"', "value"), (f", {name()})", "name")], False
     if shape == "blank":
         return [], False
-    return [(f"{name()} = {name()}({name()}) + ", "name"), (prose.amount().strip("$%"), "value")], False
+    remark = [(f"  # {prose.sentence()}", "remark")] if prose.chance(0.4) else []
+    return [(f"{name()} = {name()}({name()}) + ", "name"), (prose.amount().strip("$%"), "value"), *remark], False
