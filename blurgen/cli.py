@@ -26,6 +26,12 @@ class Terminated(BaseException):
     """SIGTERM has arrived."""
 
 
+class WrongUsage(click.ClickException):
+    """The command line asks for what there is not: one sentence, exit code 2."""
+
+    exit_code = 2
+
+
 class Commands(click.Group):
     """A group whose commands end in one sentence when the user's input or the machine is at fault."""
 
@@ -82,13 +88,16 @@ def make_command(
     try:
         options, run_options = resolve_together((MakeOptions, RunOptions), flags, config_file, assignments)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise WrongUsage(str(error)) from error
     started = time.monotonic()
     with _Stoppable():
         from blurgen import pipeline
         from blurgen.plan import make_plan
 
-        plan = make_plan(options)
+        try:
+            plan = make_plan(options)
+        except ValueError as error:
+            raise WrongUsage(str(error)) from error
         if dry_run:
             _echo(pipeline.estimate(plan, options.out, run_options), as_json)
             return
@@ -143,7 +152,7 @@ def kernels_command(model: str, assignments: tuple[str, ...], count: int, seed: 
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise click.UsageError(f"--set takes FIELD=VALUE, got {assignment!r}")
+            raise WrongUsage(f"--set takes FIELD=VALUE, got {assignment!r}")
         fields[name.removeprefix("kernel.")] = parse_value(text)
     shape = write_kernels(out, kernel_model(model, **fields), count, seed)
     click.echo(f"{out}: {shape[0]} kernels of {shape[1]}x{shape[2]} px")
@@ -192,23 +201,24 @@ def info_command(path: Path, as_json: bool) -> None:
 )
 @click.option("--src", metavar="NAME", help="With --deep: where the images are, if not where the recipe says.")
 @click.option("--root", type=click.Path(path_type=Path), metavar="PATH", help="With --deep: the dataset's folder.")
+@click.option("--set", "assignments", multiple=True, metavar="A.B=C", help="With --deep: a file, as kernel.file=PATH.")
 @click.option("--seed", type=int, default=None, metavar="N", help="With --deep: which samples; random without it.")
-def verify_command(path: Path, deep: int | None, src: str | None, root: Path | None, seed: int | None) -> None:
+def verify_command(path: Path, deep: int | None, seed: int | None, **places: Any) -> None:
     """Check every checksum, id, kernel and row of a file; name what is wrong."""
     from blurgen.pipeline import count_samples
     from blurgen.shards import verify
 
     if not path.exists():
         raise click.ClickException(f"{path}: there is no such file")
-    if (src or root or seed is not None) and not deep:
-        raise click.UsageError("--src, --root and --seed belong to --deep: say how many samples to render again")
+    if (any(places.values()) or seed is not None) and not deep:
+        raise WrongUsage("--src, --root, --set and --seed need --deep: say how many samples to render again")
     _end_with(verify(path))
     samples = count_samples(path)
     click.echo(f"{path}: {samples:,} samples, no problem found")
     if deep:
-        from blurgen.rerender import rerender
+        from blurgen.rerender import Places, rerender
 
-        _end_with(rerender(path, deep, src, root, seed))
+        _end_with(rerender(path, deep, Places(**places), seed))
         click.echo(f"{path}: {min(deep, samples):,} samples rendered again, all the same")
 
 

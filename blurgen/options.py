@@ -97,7 +97,7 @@ def resolve_together(
     """Return one object for each of the dataclasses `configs`, whose fields share one file and one command line."""
     values = _read_toml(config_file) if config_file is not None else {}
     for assignment in assignments:
-        _assign(values, assignment)
+        assign(values, assignment)
     for name, value in flags.items():
         if value is None or value == ():
             continue
@@ -278,8 +278,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config {path} is no valid TOML file: {error}") from error
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
-    """Carry ``a.b=c`` into the nested `values`."""
+def assign(values: dict[str, Any], assignment: str) -> None:
+    """Carry ``a.b=c`` into the nested `values`; raises ValueError where it is of another form."""
     name, equals, text = assignment.partition("=")
     path = name.strip().split(".")
     if not equals or not all(path) or len(path) > 2:

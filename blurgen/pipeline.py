@@ -23,7 +23,7 @@ from blurgen.make_options import RunOptions
 from blurgen.plan import Plan
 from blurgen.run import BASE_NAME, Run, card, open_run, packed_samples, shard_folder, shard_size, structure_of
 from blurgen.sample import TooSmall, render
-from blurgen.shards import open_shards, pack, shard_paths, write_master
+from blurgen.shards import open_shards, pack, remove_drafts, shard_paths, write_master
 from blurgen.sources import BadImage
 from blurgen.worker import Bad, Job, build, is_done, streams
 
@@ -73,6 +73,7 @@ def make(
             run = open_run(plan, out, options)
             return _continue(run, options, report) if run else Progress(plan.count, plan.count, read_bad(out))
         except BaseException:
+            remove_drafts(folder)
             if not any(count_samples(path) for path in folder.glob("*.h5")):
                 shutil.rmtree(folder)  # nothing is lost, and other options may be tried at once
             raise

@@ -7,13 +7,15 @@ time. Sample i of a plan is one crop of one image at one exposure, always the sa
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from blurgen.imaging import noise_model, response
 from blurgen.kernels import kernel_model
 from blurgen.make_options import MakeOptions
-from blurgen.options import as_values, build
+from blurgen.options import as_values, assign, build
 from blurgen.recipes import BUILT_IN, open_source
 from blurgen.sample import CropRule, Look
 from blurgen.shards import Layout
@@ -114,13 +116,15 @@ def make_look(options: MakeOptions, kernel_side: int = 0) -> Look:
     )
 
 
-def options_of(document: dict[str, Any]) -> MakeOptions:
-    """Return the options that a plan document was made from; its source may lie anywhere."""
+def options_of(document: dict[str, Any], assignments: Iterable[str] = ()) -> MakeOptions:
+    """Return the options that a plan document was made from, changed by ``part.name=value`` where files lie elsewhere."""
     derived = ("format", "kernel_side")
     values = {name: value for name, value in document.items() if name not in derived}
     for part in ("source", "kernel"):
         if part in values:
             values[part] = {"name": values[part]["name"], **values[part]["settings"]}
+    for assignment in assignments:
+        assign(values, assignment)
     return build(MakeOptions, values)
 
 
@@ -162,7 +166,7 @@ def _document(
     plain = as_values(options)
     for elsewhere in ("out", "root", "source", "kernel"):
         plain.pop(elsewhere, None)
-    described = {"name": source.name, "settings": dict(options.source.settings)}
+    described = {"name": source.name, "settings": _without_folders(options.source.settings)}
     if options.source.name not in BUILT_IN:
         digest = hashlib.sha256()
         for entry in entries:
@@ -170,6 +174,25 @@ def _document(
         described |= {"images": len(entries), "list_sha256": digest.hexdigest()}
     document = {"format": 1, **plain, "count": count, "source": described, "kernel_side": look.kernel_side}
     if look.model:
-        settings = dict(options.kernel.settings)
-        document["kernel"] = {"name": options.kernel.name, "settings": settings, "fields": as_values(look.model)}
+        settings = _without_folders(options.kernel.settings)
+        fields = _without_folders(as_values(look.model))
+        document["kernel"] = {"name": options.kernel.name, "settings": settings, "fields": fields}
+        if "file" in fields:
+            document["kernel"]["file_sha256"] = _digest(Path(look.model.file))
     return json.loads(json.dumps(document))  # equal to what is read back from a file
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the files in a folder, by name."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in which a path that exists is reduced to its last part: where it lies decides no pixel."""
+    return {
+        name: Path(value).name
+        if isinstance(value, str) and Path(value).is_absolute() and Path(value).exists()
+        else value
+        for name, value in settings.items()
+    }

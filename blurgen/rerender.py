@@ -2,11 +2,13 @@
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from blurgen.make_options import MakeOptions
 from blurgen.options import Chosen
 from blurgen.plan import make_look, open_images, options_of
 from blurgen.sample import Look, TooSmall, render
@@ -14,13 +16,39 @@ from blurgen.shards import ShardSample, open_shards
 from blurgen.sources import BadImage, Source
 from blurgen.worker import meta_row, streams
 
-PLACES = ("folder", "archive")
+UNNAMED = ("folder", "archive")
 UNCHECKED = ("source", "crc32", "row_crc32")
 
 
-def rerender(
-    path: Path, count: int, src: str | None = None, root: Path | None = None, seed: int | None = None
-) -> list[str]:
+@dataclass(frozen=True)
+class Places:
+    """Where the images and files of a plan are, if not where the recipe looks for them.
+
+    Parameters
+    ----------
+    src : str, optional
+        A dataset or a place, as for ``--src``.
+    root : Path, optional
+        The folder of the dataset.
+    assignments : tuple of str
+        Files of the parts, such as ``"kernel.file=motion.csv"``.
+    """
+
+    src: str | None = None
+    root: Path | None = None
+    assignments: tuple[str, ...] = ()
+
+    def options(self, document: dict[str, Any]) -> MakeOptions:
+        """Return the options of a plan document, with these places in it."""
+        options = replace(options_of(document, self.assignments), root=self.root)
+        if self.src is not None:
+            return replace(options, source=Chosen(self.src, options.source.settings))
+        if self.root is None and options.source.name in UNNAMED:
+            raise ValueError(f"the images came from a {options.source.name} of your own: --src says where it is now")
+        return options
+
+
+def rerender(path: Path, count: int, places: Places, seed: int | None = None) -> list[str]:
     """Return what differs between random samples of a file and the same samples rendered anew, in a fresh process.
 
     Parameters
@@ -29,25 +57,20 @@ def rerender(
         A file of shards.
     count : int
         How many samples to render.
-    src, root : str, Path, optional
-        Where the images are, if not where the recipe named in the file looks for them.
+    places : Places
     seed : int, optional
         Fixes which samples are rendered.
     """
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=fresh) as pool:
-        return pool.submit(compare_samples, path, count, src, root, seed).result()
+        return pool.submit(compare_samples, path, count, places, seed).result()
 
 
-def compare_samples(path: Path, count: int, src: str | None, root: Path | None, seed: int | None) -> list[str]:
+def compare_samples(path: Path, count: int, places: Places, seed: int | None = None) -> list[str]:
     """Return the differences that `rerender` reports, found in this process."""
     shards = open_shards(path)
     document = shards.attrs["plan"]
-    options = replace(options_of(document), root=root)
-    if src is None and root is None and options.source.name in PLACES:
-        raise ValueError(f"the images of {path} came from a {options.source.name}: add --src with its place")
-    if src is not None:
-        options = replace(options, source=Chosen(src, options.source.settings))
+    options = places.options(document)
     source, look = open_images(options), make_look(options, document["kernel_side"])
     chosen = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)
     problems = []

@@ -10,8 +10,8 @@ from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen
 from blurgen.pipeline import make
 from blurgen.plan import make_plan
-from blurgen.rerender import compare_samples
-from blurgen.shards import verify
+from blurgen.rerender import Places, compare_samples
+from blurgen.shards import open_shards, verify
 
 SERIAL = RunOptions(workers=1)
 
@@ -47,21 +47,35 @@ class TestRerender:
     )
     def test_finds_nothing_in_a_sound_file(self, source, tmp_path, fields):
         out = made(source, tmp_path / "a.h5", **fields)
-        assert compare_samples(out, 99, str(source), None, 0) == []
+        assert compare_samples(out, 99, Places(str(source))) == []
+
+    def test_finds_a_changed_motion_file(self, source, tmp_path):
+        motion = tmp_path / "motion.csv"
+        motion.write_text("0,0\n3,1\n4,4\n")
+        out = made(source, tmp_path / "a.h5", kernel=Chosen("file", {"file": str(motion)}))
+        plan = open_shards(out).attrs["plan"]
+        assert str(tmp_path) not in str(plan)
+        assert len(plan["kernel"]["file_sha256"]) == 64
+        places = Places(str(source), assignments=(f"kernel.file={motion}",))
+        assert compare_samples(out, 99, places) == []
+        motion.write_text("0,0\n3,1\n4,5\n")
+        assert len(compare_samples(out, 2, places)) >= 2
+        with pytest.raises(ValueError, match=r"kernel\.file_sha256"):
+            made(source, out, kernel=Chosen("file", {"file": str(motion)}))
 
     def test_finds_a_changed_source_byte(self, source, tmp_path):
         out = made(source, tmp_path / "a.h5")
         image = bytearray((source / "photo04.jpg").read_bytes())
         image[-20] ^= 1
         (source / "photo04.jpg").write_bytes(image)
-        problems = compare_samples(out, 99, str(source), None, 0)
+        problems = compare_samples(out, 99, Places(str(source)))
         assert len(problems) == 1
         assert "photo04.jpg" in problems[0]
 
     def test_finds_a_missing_source(self, source, tmp_path):
         out = made(source, tmp_path / "a.h5")
         (source / "photo04.jpg").unlink()
-        (problem,) = compare_samples(out, 99, str(source), None, 0)
+        (problem,) = compare_samples(out, 99, Places(str(source)))
         assert "cannot be read" in problem
 
     @pytest.mark.parametrize("change", ["crop", "seed", "kernel"])
@@ -81,7 +95,7 @@ class TestRerender:
         make(plan, tmp_path / "a.h5", SERIAL)
         monkeypatch.undo()
         assert verify(tmp_path / "a.h5") == []
-        problems = compare_samples(tmp_path / "a.h5", 99, str(source), None, 0)
+        problems = compare_samples(tmp_path / "a.h5", 99, Places(str(source)))
         assert problems
         assert any({"crop": "y", "seed": "x", "kernel": "kernel"}[change] in problem for problem in problems)
 
