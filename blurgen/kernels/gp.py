@@ -43,7 +43,7 @@ class GaussianProcess(KernelModel):
     Rasmussen, Williams: Gaussian processes for machine learning, 2006, eq. 4.17. Schuler, Hirsch, Harmeling,
     Schölkopf: Learning to deblur, TPAMI 38(7), 2016, drew blur kernels with l = 0.3 and the covariance of nu = 2.5
     under the name of 3/2. Hartikainen, Särkkä: Kalman filtering and smoothing solutions to temporal Gaussian process
-    regression models, MLSP 2010, eq. 12: the process and its derivatives form a Markov chain, drawn here.
+    regression models, MLSP 2010: the process and its derivatives form a Markov chain, drawn here.
 
     Examples
     --------
