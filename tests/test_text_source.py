@@ -97,7 +97,7 @@ def test_same_page_in_a_fresh_process_and_in_any_order():
 
 def test_pages_drawn_by_two_threads_are_those_drawn_in_sequence():
     source = TextSource(seed=8, width=512, height=724)
-    keys = [entry.key for entry in source.entries(24)]
+    keys = [entry.key for entry in source.entries(16)]
     expected = [source.read(key).sha256 for key in keys]
     interval = sys.getswitchinterval()
     for cached in (Font.open, formulas.render_formula, formulas._parser):
