@@ -18,7 +18,7 @@ from blurgen.make_options import MakeOptions
 from blurgen.options import as_values, assign, build
 from blurgen.recipes import BUILT_IN, open_source
 from blurgen.sample import CropRule, Look
-from blurgen.shards import Layout
+from blurgen.shards import MAX_KERNEL, Layout
 from blurgen.sources import Entry, Source
 
 SAMPLES_OF_BUILT_IN = 1000
@@ -148,7 +148,13 @@ def _kernel_side(look: Look, source: Source, entries: tuple[Entry, ...]) -> int:
     if look.rule.resize_short:
         reduction = max(_reduction(look.rule, source, entry) for entry in entries)
     scale = look.rule.largest_scale(reduction)
-    return 2 * int(max(look.model.reach_px() * scale + 3, look.model.side_px * scale) // 2) + 1
+    side = 2 * int(max(look.model.reach_px() * scale + 3, look.model.side_px * scale) // 2) + 1
+    if side > MAX_KERNEL:
+        raise ValueError(
+            f"kernels would be {side} px wide, more than {MAX_KERNEL}: "
+            "shorten kernel.length_px, or reduce the images by --resize-short"
+        )
+    return side
 
 
 def _reduction(rule: CropRule, source: Source, entry: Entry) -> float:

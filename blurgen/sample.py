@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from blurgen.convolve import convolve, saturate
 from blurgen.imaging import Noise, NoNoise, Response, draw_saturation, response
 from blurgen.kernels.model import KernelModel
 from blurgen.raster import rasterize
+from blurgen.resample import reach, resample
 
 Streams = Callable[[str], np.random.Generator]
 
@@ -69,7 +69,8 @@ class CropRule:
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """Return a random crop of an image of this size; raises `TooSmall` where there is none."""
         reduction = self.reduction(height, width)
-        rows, columns = round(height * reduction), round(width * reduction)
+        # Whole pixels that lie inside the image; the tiny sum undoes the rounding of an exact quotient.
+        rows, columns = (int(length * reduction + 1e-9) for length in (height, width))
         shorter = min(rows, columns)
         free = self.scale_mean is not None or self.small == "scale"
         if shorter < (self.crop / 2 if free else self.crop):
@@ -195,20 +196,11 @@ def cut(image: np.ndarray, box: Box, crop: int, margin: int, curve: Response) ->
     side = crop + 2 * margin
     if box.side == crop and box.y % 1 == box.x % 1 == 0:
         return _mirrored(image, int(box.y) - margin, int(box.x) - margin, side, side)
-    factor = box.side / crop
-    start = np.array([box.y, box.x]) - margin * factor
-    # The bicubic filter reaches 2 output px where it reduces, and 2 source px where it enlarges.
-    reach = int(np.ceil(2 * max(1.0, factor))) + 1
-    first = np.floor(start).astype(int) - reach
-    size = int(np.ceil(side * factor)) + 2 * reach + 1
-    region = curve.to_linear(_mirrored(image, first[0], first[1], size, size))
-    left, top = start[1] - first[1], start[0] - first[0]
-    window = (left, top, left + side * factor, top + side * factor)
-    planes = [
-        np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC, window))
-        for plane in np.ascontiguousarray(region.transpose(2, 0, 1))
-    ]
-    return curve.from_linear(np.stack(planes, axis=-1), np.uint8)
+    step = box.side / crop
+    first = [int(np.floor(corner - margin * step)) - reach(step) - 1 for corner in (box.y, box.x)]
+    size = int(np.ceil(side * step)) + 2 * (reach(step) + 2)
+    region = curve.to_linear(_mirrored(image, *first, size, size))
+    return curve.from_linear(resample(region, (first[0], first[1]), (box.y, box.x), step, margin, side), np.uint8)
 
 
 def reduce_area(image: np.ndarray, factor: int, curve: Response) -> np.ndarray:

@@ -24,7 +24,7 @@ FLOORS = [
     {"canvas", "convolve", "sparse"},
     {"codes", "imaging"},
     {"kernels"},
-    {"raster"},
+    {"raster", "resample"},
     {"jit", "lock", "make_options", "options", "progress", "rng", "simd"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from photos import photo
+from PIL import Image
 
 from blurgen import blur, kernel_model
 from blurgen.imaging import noise_model, response
+from blurgen.resample import resample
 from blurgen.rng import stream
 from blurgen.sample import Box, CropRule, Look, TooSmall, cut, reduce_area, render
 
@@ -84,6 +86,30 @@ def test_scaled_crop_keeps_positions():
     out = cut(ramp, Box(31.3, 30.7, 60.0), 40, 0, response("linear"))
     centres = 30.7 + (np.arange(40) + 0.5) * 1.5 - 0.5
     assert np.abs(out[20, :, 0] - np.interp(centres, np.arange(128), ramp[0, :, 0])).max() < 1.0
+
+
+@pytest.mark.parametrize("box", [Box(20.25, 31.7, 55.0), Box(11.1, 13.3, 27.9)], ids=["reduced", "enlarged"])
+def test_scaled_crop_does_not_depend_on_its_context(box):
+    image = photo(11)
+    narrow, wide = (cut(image, box, 40, margin, SRGB)[margin:-margin, margin:-margin] for margin in (3, 29))
+    assert np.array_equal(narrow, wide)
+
+
+@pytest.mark.parametrize("box", [Box(20.25, 31.7, 55.0), Box(11.1, 13.3, 27.9)], ids=["reduced", "enlarged"])
+def test_scaled_crop_is_that_of_pillow(box):
+    plane = response("linear").to_linear(photo(12)[..., :1])
+    pillow = Image.fromarray(plane[..., 0]).resize(
+        (40, 40), Image.Resampling.BICUBIC, (box.x, box.y, box.x + box.side, box.y + box.side)
+    )
+    ours = resample(plane, (0, 0), (box.y, box.x), box.side / 40, 0, 40)
+    assert np.abs(ours[..., 0] - np.asarray(pillow)).max() < 1e-5
+
+
+def test_boxes_of_reduced_images_stay_inside():
+    rule = CropRule(50, resize_short=100)
+    for width in range(174, 260):
+        box = max((rule.draw(173, width, stream(0, index)) for index in range(40)), key=lambda drawn: drawn.x)
+        assert box.x + box.side <= width + 1e-6
 
 
 def test_mean_light_survives_scaling():

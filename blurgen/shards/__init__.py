@@ -1,7 +1,7 @@
 """The HDF5 format of the samples: write, read, verify, pack."""
 
 from blurgen.shards.files import ShardFile, ShardSample
-from blurgen.shards.layout import MASTER, META, SOURCE, BadShard, Layout, source_row
+from blurgen.shards.layout import MASTER, MAX_KERNEL, META, SOURCE, BadShard, Layout, source_row
 from blurgen.shards.manifest import shard_paths, write_master
 from blurgen.shards.packing import pack
 from blurgen.shards.reading import Shards, open_shards
@@ -11,6 +11,7 @@ from blurgen.shards.writing import file_bytes, remove_drafts, shard_bytes, shard
 
 __all__ = [
     "MASTER",
+    "MAX_KERNEL",
     "META",
     "SOURCE",
     "BadShard",
