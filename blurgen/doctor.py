@@ -88,7 +88,7 @@ def _torch() -> str:
     try:
         return version("torch")
     except PackageNotFoundError:
-        return "not installed; pip install 'blurgen[train]' brings it"
+        return "not installed: `pip install torch` brings what blurgen.torch needs"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

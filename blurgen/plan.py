@@ -117,7 +117,7 @@ def make_look(options: MakeOptions, kernel_side: int = 0) -> Look:
 
 
 def options_of(document: dict[str, Any], assignments: Iterable[str] = ()) -> MakeOptions:
-    """Return the options that a plan document was made from, changed by ``part.name=value`` where files lie elsewhere."""
+    """Return the options that a plan document was made from, changed by assignments ``part.name=value``."""
     derived = ("format", "kernel_side")
     values = {name: value for name, value in document.items() if name not in derived}
     for part in ("source", "kernel"):

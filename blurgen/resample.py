@@ -1,7 +1,7 @@
 """Parts of an image at another scale: bicubic, anti-aliased, at exact fractional positions.
 
-The weights of an output pixel depend on where it lies in the source and on the scale alone, so that the same place comes
-out the same, bit for bit, however large the part around it is.
+The weights of an output pixel depend on where it lies in the source and on the scale alone, so that the same place
+comes out the same, bit for bit, however large the part around it is.
 """
 
 import numpy as np

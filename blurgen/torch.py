@@ -12,7 +12,7 @@ try:
     import torch
 except ImportError as error:
     raise ImportError(
-        "blurgen.torch needs PyTorch, which is not installed: run `pip install 'blurgen[train]'` or see pytorch.org"
+        "blurgen.torch needs PyTorch, which is not installed: run `pip install torch`, or see pytorch.org"
     ) from error
 
 
