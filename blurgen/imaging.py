@@ -14,8 +14,8 @@ from blurgen.options import build, nearest
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
-# White, less half a step of 16 bits: 128 roundings of float32, of which a convolution of white with 1,600 taps shows
-# 14. Light above it is white in any encoded image.
+# What is white in 16 bits of linear light. It is 128 roundings of float32 below 1, and a convolution of white with
+# 1,600 taps is off by 14.
 _SATURATED = 1 - 2**-17
 
 
