@@ -1,19 +1,30 @@
-"""Outside evidence: Richardson-Lucy of scikit-image sharpens what `blur` has blurred, given the kernel as it is stored.
+"""Outside evidence: Richardson-Lucy of scikit-image sharpens the blurred images of a file with the kernels beside them.
 
-It does so only if the kernel is not flipped, and best if both sides mean the same light.
+It does so only if the kernel is not flipped, and best if both sides mean the same light. All gains are in dB over the
+blurred image, scored in linear light and away from the borders.
 """
 
 import numpy as np
 import pytest
-from PIL import Image
 from skimage.restoration import richardson_lucy
 
-from blurgen import blur, kernel_model
 from blurgen.imaging import response
-from blurgen.rng import stream
+from blurgen.make_options import MakeOptions, RunOptions
+from blurgen.options import Chosen
+from blurgen.pipeline import make
+from blurgen.plan import make_plan
+from blurgen.shards import open_shards
 
-MARGIN_PX, ITERATIONS = 40, 60
+MARGIN_PX, ITERATIONS, GREEN = 40, 60, 1
 INSIDE = (slice(MARGIN_PX, -MARGIN_PX),) * 2
+SRGB = response("srgb")
+
+
+def samples(images, out, count, crop_px):
+    """Return samples that `make` has written: the default kernels, no noise, one crop from each image."""
+    options = MakeOptions(source=Chosen(str(images)), kernel=Chosen("deblurgan"), crop=crop_px, count=count)
+    make(make_plan(options), out, RunOptions(workers=1))
+    return open_shards(out)
 
 
 def psnr(light, sharp):
@@ -22,34 +33,32 @@ def psnr(light, sharp):
 
 
 def sharpened(blurred, kernel):
-    padded = np.pad(blurred.astype(np.float64), MARGIN_PX, "reflect")
+    padded = np.pad(blurred.astype(np.float32), MARGIN_PX, "reflect")
     return richardson_lucy(padded, kernel, num_iter=ITERATIONS, clip=False)[INSIDE]
 
 
-def gains_db(sharp, kernel):
-    """Return the gains over the blurred image: as it should be, with the kernel flipped, and in encoded values."""
-    curve, blurred = response("srgb"), blur(sharp, kernel)
-    truth, light = curve.to_linear(sharp), curve.to_linear(blurred)
+def gains_db(sample):
+    """Return what is gained as it should be done, with the kernel flipped, and in encoded values."""
+    sharp, blurred, kernel = sample.sharp[..., GREEN], sample.blurred[..., GREEN], sample.kernel
+    truth, light = SRGB.to_linear(sharp), SRGB.to_linear(blurred)
     tries = [
         sharpened(light, kernel),
         sharpened(light, kernel[::-1, ::-1]),
-        curve.to_linear(sharpened(blurred / 255, kernel).clip(0, 1)),
+        SRGB.to_linear(sharpened(blurred / 255, kernel).clip(0, 1)),
     ]
     return [psnr(result, truth) - psnr(light, truth) for result in tries]
 
 
 @pytest.mark.parametrize(
-    ("count", "crop_px"), [(4, 160), pytest.param(20, 256, marks=pytest.mark.slow)], ids=["4 small", "20 whole"]
+    ("count", "crop_px"), [(6, 192), pytest.param(20, 256, marks=pytest.mark.slow)], ids=["6 small", "20 large"]
 )
-def test_richardson_lucy_gains_with_the_stored_kernel_in_linear_light_alone(data_root, count, crop_px):
-    files = sorted((data_root / "bsds500").rglob("*.jpg"))
-    if len(files) < count:
+def test_richardson_lucy_gains_with_the_stored_kernel_in_linear_light_alone(data_root, tmp_path, count, crop_px):
+    images = data_root / "bsds500"
+    if len(list(images.rglob("*.jpg"))) < count:
         pytest.skip("the test images lack bsds500")
-    model, gains = kernel_model("deblurgan"), []
-    for index, file in enumerate(files[:count]):
-        sharp = np.asarray(Image.open(file).convert("L"))[:crop_px, :crop_px]
-        gains.append(gains_db(sharp, model.draw(stream(0, "deconvolution", index))))
-    right, flipped, wrong_light = np.mean(gains, axis=0)
+    shards = samples(images, tmp_path / "a.h5", count, crop_px)
+    assert len(shards) == count
+    right, flipped, wrong_light = np.mean([gains_db(sample) for sample in shards], axis=0)
     assert right >= 5
-    assert flipped <= 0
-    assert wrong_light <= right - 0.5
+    assert flipped <= 0.5  # not 0: the path of some is almost straight, and its mirror image almost the same
+    assert 0.5 <= right - wrong_light <= 3
