@@ -97,4 +97,4 @@ def test_loader_gives_every_sample_once_under_any_start_method(tmp_path, method,
 def test_missing_torch_is_one_sentence():
     code = "import sys; sys.modules['torch'] = None; import blurgen.torch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "blurgen.torch needs PyTorch, which is not installed: run `pip install 'blurgen[train]'`" in done.stderr
+    assert "blurgen.torch needs PyTorch, which is not installed: run `pip install torch`" in done.stderr
