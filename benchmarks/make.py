@@ -22,9 +22,10 @@ import numpy as np
 
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen
-from blurgen.pipeline import Run, build_all, make
+from blurgen.pipeline import build_all, make
 from blurgen.plan import Plan, make_plan
 from blurgen.rng import stream
+from blurgen.run import Run
 from blurgen.sample import cut
 from blurgen.shards import open_shards, pack, write_atomically
 from blurgen.worker import Job, build
