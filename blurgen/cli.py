@@ -159,14 +159,22 @@ def kernels_command(model: str, assignments: tuple[str, ...], count: int, seed: 
 
 
 @main.command("sources")
-@click.option(
-    "--root", type=click.Path(path_type=Path), help="Look here instead of $BLURGEN_DATA/NAME and ./data/NAME."
-)
+@click.argument("name", required=False)
+@click.option("--root", type=click.Path(path_type=Path), help="Look here instead of $BLURGEN_DATA and ./data.")
 @as_json
-def sources_command(root: Path | None, as_json: bool) -> None:
-    """List the datasets that blurgen knows: found or not, images, licence."""
-    from blurgen.recipes import list_sources
+def sources_command(name: str | None, root: Path | None, as_json: bool) -> None:
+    """List the datasets that blurgen knows, or show one: licence, citation, how to get it, how it must lie."""
+    from blurgen.recipes import list_sources, load_recipe
 
+    if name is not None:
+        recipe = load_recipe(name)
+        shown = ("title", "homepage", "licence", "spdx", "author", "citation", "obtain")
+        layouts = [
+            {"layout": one.name, **{split or "all": " ".join(globs) for split, globs in one.splits}}
+            for one in recipe.layout
+        ]
+        _echo({key: getattr(recipe, key) for key in shown} | {"layouts": layouts}, as_json)
+        return
     rows = [row._asdict() for row in list_sources(root)]
     if as_json:
         click.echo(json.dumps(rows, indent=1, default=str))

@@ -4,6 +4,8 @@ import cmath
 import itertools
 import math
 
+import numpy as np
+
 WORD = 2**64
 
 
@@ -138,3 +140,9 @@ def moments(kernel):
     xy = math.fsum(value * (column - x) * (row - y) for value, column, row in cells) / total
     root = math.hypot((xx - yy) / 2, xy)
     return total, (x, y), (math.sqrt(max((xx + yy) / 2 - root, 0)), math.sqrt((xx + yy) / 2 + root))
+
+
+def matern(distance: np.ndarray, nu: float) -> np.ndarray:
+    """Return the Matérn covariance, 1 at distance 0, of `distance` in units of the length scale; nu is 1.5 or 2.5."""
+    r = math.sqrt(2 * nu) * np.abs(distance)
+    return (1 + r) * np.exp(-r) if nu == 1.5 else (1 + r + r**2 / 3) * np.exp(-r)

@@ -159,6 +159,13 @@ def test_sources_are_listed_with_licences():
     assert "mapillary" in ok("sources")
 
 
+def test_one_source_is_shown_with_its_citation_and_layout():
+    shown = json.loads(ok("sources", "mapillary", "--json"))
+    assert "ICCV" in shown["citation"]
+    assert "training/images" in str(shown["layouts"])
+    assert "did you mean 'mapillary'" in sentence_of("sources", "mapilary")
+
+
 def test_doctor_finds_this_installation_sound():
     assert "FAIL" not in ok("doctor")
 

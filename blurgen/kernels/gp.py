@@ -1,6 +1,5 @@
 """Trajectories from a Gaussian process."""
 
-import math
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from functools import lru_cache
@@ -72,12 +71,6 @@ class GaussianProcess(KernelModel):
 
     def reach_px(self) -> float:
         return 2.0 * self.length_px  # it may dwell at one end
-
-
-def matern(distance: np.ndarray, nu: float) -> np.ndarray:
-    """Return the Matérn covariance, 1 at distance 0, of `distance` in units of the length scale; nu is 1.5 or 2.5."""
-    r = math.sqrt(2 * nu) * np.abs(distance)
-    return (1 + r) * np.exp(-r) if nu == 1.5 else (1 + r + r**2 / 3) * np.exp(-r)
 
 
 @lru_cache(maxsize=8)
