@@ -4,6 +4,7 @@ The unit of work is a shard. It is built in memory and appears on the disk whole
 continues a run that was stopped at any moment, and no two runs of one plan differ.
 """
 
+import os
 import shutil
 import signal
 import statistics
@@ -142,7 +143,7 @@ def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
     while waiting:
         own: dict[str, Any] = {}
         if options.backend == "loky":  # workers whose parent was killed end when they have been idle
-            own = {"initializer": _leave_interrupts_to_parent, "idle_worker_timeout": IDLE_WORKER_S}
+            own = {"initializer": _prepare_worker, "initargs": (os.getcwd(),), "idle_worker_timeout": IDLE_WORKER_S}
         parallel = joblib.Parallel(workers, options.backend, return_as="generator_unordered", batch_size=1, **own)
         try:
             with _interrupts_ignored():
@@ -159,8 +160,9 @@ def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
                 ) from error
 
 
-def _leave_interrupts_to_parent() -> None:
-    """Ignore Ctrl-C, which a terminal sends to workers, too: the parent ends them."""
+def _prepare_worker(folder: str) -> None:
+    """Make paths mean what they mean to the parent, and leave Ctrl-C, which a terminal sends to workers, too, to it."""
+    os.chdir(folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

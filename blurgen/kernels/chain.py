@@ -1,5 +1,6 @@
 """The compiled random walk behind `Walk` and `SmoothWalk`: a heading that is kicked, pulled and shaken."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,9 +63,9 @@ class ChainModel(KernelModel):
         if self.samples != int(self.samples) or self.samples < 2:
             raise ValueError(f"samples must be a whole number of at least 2, got {self.samples}")
 
+    @abstractmethod
     def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:
         """Return the law of one trajectory and what was drawn for it, in the order of PARAMS."""
-        raise NotImplementedError
 
     def trajectory(self, rng: np.random.Generator) -> Trajectory:
         chain, drawn = self.draw_chain(rng)

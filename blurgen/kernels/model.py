@@ -2,6 +2,7 @@
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -53,7 +54,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelModel:
+class KernelModel(ABC):
     """A law of random trajectories.
 
     Parameters
@@ -87,17 +88,17 @@ class KernelModel:
         """Raise ValueError if n kernels need more memory than the machine has."""
         _check_memory(n, self.side_px)
 
+    @abstractmethod
     def trajectory(self, rng: np.random.Generator) -> Trajectory:
         """Return one random trajectory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reach_px(self) -> float:
         """Return twice the largest distance, along x or y, of any trajectory from its barycentre, in px.
 
         It holds for every draw and every exposure, so that a kernel of the next odd side above ``reach_px() + 3``
         always holds the barycentred path.
         """
-        raise NotImplementedError
 
     def path(self, rng: np.random.Generator) -> np.ndarray:
         """Return the positions (x, y) of one random trajectory, float64 (n, 2), in px."""

@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,7 @@ def _copy_raw(members: list[Part], out, survey: _Survey, texts: Mapping[str, str
         for part in members:
             file = part.open(survey.layout)
             for name in survey.layout.arrays:
-                for batch in _checked_batches(file, name):
+                for batch in _ahead(_checked_batches(file, name)):
                     write_all(draft.descriptor, as_bytes(batch), ends[name])
                     ends[name] += batch.nbytes
         parse(draft.path)
@@ -112,6 +113,15 @@ def _copy_tables(members: list[Part], draft: Draft, offsets: Mapping[str, int]) 
         write_all(draft.descriptor, as_bytes(meta), meta_end)
         write_all(draft.descriptor, as_bytes(sources), source_end)
         meta_end, source_end = meta_end + meta.nbytes, source_end + sources.nbytes
+
+
+def _ahead(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the batches while another thread prepares the next; reading and checksums do not hold the interpreter."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = reader.submit(next, batches, None)
+            yield batch
 
 
 def _checked_batches(file: ShardFile, name: str) -> Iterator[np.ndarray]:
