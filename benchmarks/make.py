@@ -174,12 +174,13 @@ def random_reads(source: str, folder: Path) -> None:
     order = np.random.default_rng(0).permutation(len(shards)).tolist()
     batch = np.empty((32, *images.shape[1:]), np.uint8)
 
-    def read_all(read: Callable[[int], np.ndarray]) -> None:
+    def read_all(read: Callable[[int, np.ndarray], object]) -> None:
         for place, index in enumerate(order):
-            batch[place % len(batch)] = read(index)
+            read(index, batch[place % len(batch)])
 
     ours, floor = alternate(
-        lambda: read_all(lambda i: shards.read("blurred", i)), lambda: read_all(lambda i: mapped[i])
+        lambda: read_all(lambda index, out: shards.read("blurred", index, out)),
+        lambda: read_all(lambda index, out: np.copyto(out, mapped[index])),
     )
     print(f"random reads: {len(order) / ours:.0f}/s, memmap {len(order) / floor:.0f}/s, ratio {floor / ours:.2f}")
 

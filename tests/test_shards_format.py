@@ -301,3 +301,17 @@ def test_nothing_to_open_says_what_to_do(tmp_path):
         open_shards(tmp_path)
     with pytest.raises(BadShard, match="no shard among the paths"):
         pack([], tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("codec", [None, "gzip"])
+def test_array_is_read_into_the_place_given(tmp_path, codec):
+    made = content()
+    made.write(tmp_path / "a.h5", codec)
+    shards = open_shards(tmp_path / "a.h5")
+    batch = np.zeros((2, *shards.read("blurred", 0).shape), np.uint8)
+    assert shards.read("blurred", 3, batch[1]).base is batch
+    assert np.array_equal(batch[1], shards.read("blurred", 3))
+    assert not batch[0].any()
+    for wrong in (batch, batch[0].astype(np.float32), batch[0].swapaxes(0, 1)):
+        with pytest.raises(ValueError, match="out must be a contiguous uint8 array"):
+            shards.read("blurred", 3, wrong)

@@ -95,14 +95,19 @@ class ShardFile:
             raise BadShard(f"{self.structure.path}: row {bad[0]} of /{name} does not agree with its checksum")
         return rows
 
-    def item(self, name: str, index: int) -> np.ndarray:
-        """Return item `index` of an image or kernel dataset."""
+    def item(self, name: str, index: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Return item `index` of an image or kernel dataset, in `out` where one is given."""
         if name not in self._raw:
-            return self._inflated(self.structure.regions[name], index)
+            item = self._inflated(self.structure.regions[name], index)
+            if out is None:
+                return item
+            np.copyto(_fitting(out, item.shape, item.dtype, name), item)
+            return out
         count, offset, item_bytes, shape, dtype = self._raw[name]
         if not 0 <= index < count:
             raise IndexError(f"/{name} has {count} items, asked for item {index}")
-        return self._read(name, np.empty(shape, dtype), offset + index * item_bytes)
+        into = np.empty(shape, dtype) if out is None else _fitting(out, shape, dtype, name)
+        return self._read(name, into, offset + index * item_bytes)
 
     def sample(self, index: int, names: Iterable[str]) -> ShardSample:
         """Return sample `index` with the arrays of `names`."""
@@ -147,6 +152,14 @@ class ShardFile:
         if rest:
             raise BadShard(f"{self.structure.path} was cut short after it was opened, within /{name}")
         return out
+
+
+def _fitting(out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be a contiguous {dtype} array of {shape} for /{name}, got {out.dtype} of {out.shape}"
+        )
+    return out
 
 
 class SourceIndex:

@@ -62,16 +62,25 @@ class Shards(Sequence):
     def __repr__(self) -> str:
         return f"Shards({str(self.path)!r}: {len(self)} samples of {', '.join(self.layout.arrays)})"
 
-    def read(self, name: str, index: int) -> np.ndarray:
-        """Return one array of sample `index`: "sharp", "blurred", "kernel", "blurred_x2", ..."""
+    def read(self, name: str, index: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Return one array of sample `index`: "sharp", "blurred", "kernel", "blurred_x2", ...
+
+        Parameters
+        ----------
+        name : str
+        index : int
+        out : ndarray, optional
+            A contiguous array of the right shape and dtype to read into, such as one place of a batch: no other copy
+            is made then.
+        """
         if name not in self.layout.arrays:
             raise KeyError(f"{self.path} has no {name!r}; it has {', '.join(self.layout.arrays)}")
         file, local = self._locate(index)
-        return file.item(name, local)
+        return file.item(name, local, out)
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """What the maker said: ``version``, ``plan`` (dict), ``card`` and more."""
+        """What the maker said: ``version``, ``plan`` (dict), ``licence`` (dict), ``bad`` and more."""
         return dict(self._attrs)
 
     @cached_property
