@@ -103,6 +103,19 @@ def test_count_may_grow(folder, tmp_path, monkeypatch, before, sharded):
     assert out.read_bytes() == whole
 
 
+def test_stopped_growth_of_a_packed_file_keeps_what_it_has(folder, tmp_path, monkeypatch):
+    in_small_shards(monkeypatch)
+    whole = made(folder, tmp_path / "whole.h5", count=50).read_bytes()
+    out = made(folder, tmp_path / "a.h5", count=20)
+    larger = make_plan(options(folder, count=50))
+    build_shard(open_run(larger, out, SERIAL).jobs()[0])
+    built = []
+    monkeypatch.setattr("blurgen.pipeline.build", lambda job: built.append(job.first_sample) or build_shard(job))
+    make(larger, out, SERIAL)
+    assert built == [32, 44]
+    assert out.read_bytes() == whole
+
+
 def test_growing_sharded_output_may_be_stopped(folder, tmp_path, monkeypatch):
     in_small_shards(monkeypatch)
     run = replace(SERIAL, sharded=True)
