@@ -4,8 +4,6 @@ Commands import what they need when they run, so that ``blurgen --help`` answers
 """
 
 import json
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -14,45 +12,12 @@ from typing import Any
 import click
 
 from blurgen import __version__
+from blurgen.commands import Commands, Stoppable, WrongUsage, echo
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import click_options, parse_value, resolve_together, to_toml
 from blurgen.progress import ProgressLine
 
 EXIT_BAD_INPUTS = 3
-MOST_LINES = 20
-
-
-class Terminated(BaseException):
-    """SIGTERM has arrived."""
-
-
-class WrongUsage(click.ClickException):
-    """The command line asks for what there is not: one sentence, exit code 2."""
-
-    exit_code = 2
-
-
-class Commands(click.Group):
-    """A group whose commands end in one sentence when the user's input or the machine is at fault."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command named on the command line."""
-        try:
-            return super().invoke(ctx)
-        except (BrokenPipeError, click.exceptions.Exit, click.Abort):
-            raise
-        except OSError as error:
-            raise click.ClickException(_sentence(error)) from error
-        except MemoryError as error:
-            raise click.ClickException(f"there is not enough memory: {error}") from error
-        except (ValueError, RuntimeError) as error:
-            raise click.ClickException(str(error)) from error
-
-
-def _sentence(error: OSError) -> str:
-    if error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return error.strerror or str(error)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +55,7 @@ def make_command(
     except ValueError as error:
         raise WrongUsage(str(error)) from error
     started = time.monotonic()
-    with _Stoppable():
+    with Stoppable():
         from blurgen import pipeline
         from blurgen.plan import make_plan
 
@@ -99,7 +64,7 @@ def make_command(
         except ValueError as error:
             raise WrongUsage(str(error)) from error
         if dry_run:
-            _echo(pipeline.estimate(plan, options.out, run_options), as_json)
+            echo(pipeline.estimate(plan, options.out, run_options), as_json)
             return
         with ProgressLine(quiet) as line:
             progress = pipeline.make(plan, options.out, run_options, line.show)
@@ -111,26 +76,10 @@ def make_command(
         "seconds": round(time.monotonic() - started, 2),
         "left_out": [bad._asdict() for bad in progress.bad],
     }
-    _echo(summary, as_json)
+    echo(summary, as_json)
     if max_bad is not None and len(progress.bad) > max_bad:
         click.echo(f"{len(progress.bad)} images were left out, more than --max-bad {max_bad} allows", err=True)
         sys.exit(EXIT_BAD_INPUTS)
-
-
-class _Stoppable:
-    """Context in which Ctrl-C and SIGTERM end the command with their exit code and say how to go on."""
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGTERM, self._terminate)
-
-    def _terminate(self, *_: Any) -> None:
-        raise Terminated
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-        if isinstance(error, (KeyboardInterrupt, Terminated)):
-            click.echo("\nstopped; the same command continues", err=True)
-            sys.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
 
 
 @main.command("kernels")
@@ -173,7 +122,7 @@ def sources_command(name: str | None, root: Path | None, as_json: bool) -> None:
             {"layout": one.name, **{split or "all": " ".join(globs) for split, globs in one.splits}}
             for one in recipe.layout
         ]
-        _echo({key: getattr(recipe, key) for key in shown} | {"layouts": layouts}, as_json)
+        echo({key: getattr(recipe, key) for key in shown} | {"layouts": layouts}, as_json)
         return
     rows = [row._asdict() for row in list_sources(root)]
     if as_json:
@@ -199,7 +148,7 @@ def info_command(path: Path, as_json: bool) -> None:
     """Show what a file of shards holds, how it was made, and under which licence."""
     from blurgen.inspect_shards import describe
 
-    _echo(describe(path), as_json)
+    echo(describe(path), as_json)
 
 
 @main.command("verify")
@@ -276,21 +225,3 @@ def doctor_command() -> None:
         click.echo(f"{'FAIL' if problem else 'ok  '} {name}: {detail}")
     if failed:
         raise click.ClickException(f"{failed} check{'s' * (failed > 1)} failed")
-
-
-def _echo(facts: dict[str, Any], as_json: bool) -> None:
-    """Print facts, one a line, or as JSON."""
-    if as_json:
-        click.echo(json.dumps(facts, indent=1, default=str))
-        return
-    for name, value in facts.items():
-        if isinstance(value, list):
-            click.echo(f"{name.replace('_', ' ')}: {len(value)}")
-            for item in value[:MOST_LINES]:
-                click.echo("  " + ", ".join(map(str, item.values())))
-            if len(value) > MOST_LINES:
-                click.echo(f"  and {len(value) - MOST_LINES:,} more: --json lists them all")
-        elif isinstance(value, dict):
-            click.echo(f"{name.replace('_', ' ')}: {json.dumps(value)}")
-        else:
-            click.echo(f"{name.replace('_', ' ')}: {f'{value:,}' if isinstance(value, int) else value}")

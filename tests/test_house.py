@@ -25,7 +25,7 @@ FLOORS = [
     {"codes", "imaging"},
     {"kernels"},
     {"raster", "resample"},
-    {"jit", "lock", "make_options", "options", "progress", "rng", "simd"},
+    {"commands", "jit", "lock", "make_options", "options", "progress", "rng", "simd"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -1,13 +1,15 @@
-"""The command `trainers`."""
+"""The command `trainers`: parse, call, echo.
+
+Commands import what they need when they run, so that ``trainers --help`` answers at once.
+"""
 
 import click
 
+from blurgen import __version__
+from blurgen.commands import Commands
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def main(words: tuple[str, ...]) -> None:
-    """Train deblurring models on the shards of `blurgen make` (not in this release)."""
-    raise click.ClickException(
-        "this release makes the data only: the trainers of deblurring models (disentangled representations, "
-        "CycleGAN, DeblurGAN, VEGAN, SinGAN) come with the next one."
-    )
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trainers")
+def main() -> None:
+    """Train deblurring models on the shards of `blurgen make`, measure them, and deblur photographs with them."""

@@ -1,0 +1,78 @@
+"""What the commands of every program here share: errors as one sentence, exit codes, Ctrl-C, facts on stdout."""
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+MOST_LINES = 20
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+class WrongUsage(click.ClickException):
+    """The command line asks for what there is not: one sentence, exit code 2."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group whose commands end in one sentence when the user's input or the machine is at fault."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command named on the command line."""
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, click.exceptions.Exit, click.Abort):
+            raise
+        except OSError as error:
+            raise click.ClickException(_sentence(error)) from error
+        except MemoryError as error:
+            raise click.ClickException(f"there is not enough memory: {error}") from error
+        except (ValueError, RuntimeError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _sentence(error: OSError) -> str:
+    if error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return error.strerror or str(error)
+
+
+class Stoppable:
+    """Context in which Ctrl-C and SIGTERM end the command with their exit code and say how to go on."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, *_: Any) -> None:
+        raise Terminated
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        if isinstance(error, (KeyboardInterrupt, Terminated)):
+            click.echo("\nstopped; the same command continues", err=True)
+            sys.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+
+
+def echo(facts: dict[str, Any], as_json: bool) -> None:
+    """Print facts, one a line, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, default=str))
+        return
+    for name, value in facts.items():
+        if isinstance(value, list):
+            click.echo(f"{name.replace('_', ' ')}: {len(value)}")
+            for item in value[:MOST_LINES]:
+                click.echo("  " + ", ".join(map(str, item.values())))
+            if len(value) > MOST_LINES:
+                click.echo(f"  and {len(value) - MOST_LINES:,} more: --json lists them all")
+        elif isinstance(value, dict):
+            click.echo(f"{name.replace('_', ' ')}: {json.dumps(value)}")
+        else:
+            click.echo(f"{name.replace('_', ' ')}: {f'{value:,}' if isinstance(value, int) else value}")

@@ -1,0 +1,296 @@
+"""The contract between a system and the loop: its Config, networks, optimisers, `step` and `update`."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from blurgen.options import option
+from trainers.noise import Noise
+
+SCHEDULES = ("linear", "exponential", "constant")
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The options that every system has, with the same names; a system overrides the defaults and adds its own."""
+
+    width: int = option(64, "Channels of the first layers; the others are multiples of it.")
+    batch: int = option(8, "Images of each domain in a step, over all processes together.")
+    crop: int = option(128, "Side of the training crops, px.")
+    flips: bool = option(True, "Mirror crops left to right at random.")
+    lr: float = option(2e-4, "Learning rate of Adam before it decays.")
+    beta1: float = option(0.5, "First moment's decay of Adam.")
+    beta2: float = option(0.999, "Second moment's decay of Adam.")
+    weight_decay: float = option(0.0, "Weight decay of Adam (L2, added to the gradient).")
+    clip_norm: float = option(0.0, "Largest gradient norm of a side; 0 leaves it alone.")
+    schedule: str = option("linear", "How the learning rate falls after the constant epochs.", choices=SCHEDULES)
+    constant_epochs: int = option(100, "Epochs at the full learning rate.")
+    decay_epochs: int = option(100, "Epochs in which the learning rate falls.")
+    decay_rate: float = option(0.9, "Factor of the learning rate per epoch of an exponential decay.")
+    ema: float = option(0.999, "Decay of the averaged weights that eval and deblur use.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be trained with."""
+        for name in ("width", "batch", "crop"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name):g}")
+        if not (0 < self.lr < math.inf and 0 < self.decay_rate <= 1):
+            raise ValueError(f"lr must be above 0 and decay_rate in (0, 1], got {self.lr:g} and {self.decay_rate:g}")
+        require_weights(self, ("weight_decay", "clip_norm"))
+        if min(self.constant_epochs, self.decay_epochs) < 0 or not self.epochs:
+            raise ValueError("constant_epochs and decay_epochs must be at least 0, and not both 0")
+
+    @property
+    def epochs(self) -> int:
+        """Length of the whole schedule."""
+        return self.constant_epochs + self.decay_epochs
+
+
+def require_weights(config: Any, names: Iterable[str]) -> None:
+    """Raise a ValueError unless the fields `names` of `config` are finite and not negative."""
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, got {getattr(config, name)}")
+
+
+def learning_rate_factor(config: MethodConfig, epoch: int) -> float:
+    """Return what the learning rate is multiplied with in `epoch`, counted from 0.
+
+    Linear: 1 - max(0, e - constant) / (decay + 1), the formula of the public CycleGAN code. Exponential: rate to the
+    power of the epochs since the constant ones. Beyond the schedule the last epoch's factor stays.
+    """
+    epoch = min(epoch, config.epochs - 1)
+    decaying = max(0, epoch - config.constant_epochs)
+    if config.schedule == "linear":
+        return 1 - decaying / (config.decay_epochs + 1)
+    return config.decay_rate**decaying if config.schedule == "exponential" else 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step is given: this process' part of the batch, on the device.
+
+    Attributes
+    ----------
+    sharp, blurred : Tensor
+        (B, 3, crop, crop) float32 sRGB in [-1, 1]. Unpaired: of different images; paired: of the same.
+    noise : Noise
+        The random numbers of this step.
+    """
+
+    sharp: Tensor
+    blurred: Tensor
+    noise: Noise
+
+    @property
+    def step(self) -> int:
+        """Number of the step, from 0."""
+        return self.noise.step
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a system is built with beside its Config.
+
+    Attributes
+    ----------
+    device : torch.device
+    features : nn.Module, optional
+        VGG-19, frozen; needed where the Config gives a perceptual loss a weight.
+    """
+
+    device: torch.device = torch.device("cpu")
+    features: nn.Module | None = None
+
+
+class Method(ABC):
+    """A system: networks that are trained side by side (generators, critics), and the part that restores images.
+
+    A subclass states its `Config` and its `Restorer`, builds the other networks around that, says which networks each
+    side trains, and writes `step`.
+
+    Attributes
+    ----------
+    networks : nn.ModuleDict
+        All that is trained, by name.
+    optimizers : dict
+        Side -> Adam over the parameters of its networks.
+    restorer : Restorer
+        The inference path; it shares its modules with `networks`.
+    averaged : Restorer
+        The same with averaged weights (EMA), for eval and deblur.
+    grad_norms : dict
+        Side -> norm of the gradient at its last update, a 0-d tensor.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    Restorer: ClassVar[type["Restorer"]]
+    pairing: ClassVar[str] = "unpaired"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+
+    def __init__(self, config: MethodConfig, context: Context | None = None):
+        self.config = config
+        self.context = context = context or Context()
+        self.restorer = self.Restorer(config)
+        self.networks = nn.ModuleDict(self.build()).to(context.device)
+        self.averaged = copy.deepcopy(self.restorer).requires_grad_(False).eval()
+        self.optimizers = {side: self._adam(side) for side in self.sides()}
+        self.grad_norms: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def build(self) -> dict[str, nn.Module]:
+        """Return all networks by name, those of `self.restorer` among them, initialised from torch's random state."""
+
+    @abstractmethod
+    def sides(self) -> dict[str, tuple[str, ...]]:
+        """Return side -> names of the networks that its optimiser trains."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update every side that is due; return the unweighted, detached losses by name, 0-d tensors."""
+
+    def alarms(self, scalars: Mapping[str, float]) -> list[str]:
+        """Return a sentence for each known failure that the averages of `step`'s scalars show."""
+        return []
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return what else a resumed run needs, of tensors and plain values; such as a pool of images."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Take back what `extra_state` returned."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the learning rates to those of `epoch`, counted from 0."""
+        lr = self.config.lr * learning_rate_factor(self.config, epoch)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def parameters(self, side: str) -> list[nn.Parameter]:
+        """Return the parameters that a side trains, each once."""
+        unique = {id(p): p for name in self.sides()[side] for p in self.networks[name].parameters()}
+        return list(unique.values())
+
+    def update(self, side: str, loss: Tensor) -> None:
+        """Take one optimiser step of `side` down the gradient of `loss`, averaged over all processes."""
+        optimizer, parameters = self.optimizers[side], [p for p in self.parameters(side) if p.requires_grad]
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.context.device.type, enabled=False):
+            loss.backward()
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        average_over_processes(gradients)
+        self.grad_norms[side] = torch.nn.utils.get_total_norm(gradients)
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, self.grad_norms[side])
+        optimizer.step()
+
+    @torch.no_grad()
+    def average_weights(self) -> None:
+        """Move the averaged weights towards the current ones: a <- ema a + (1 - ema) w, fewer at the start.
+
+        The decay of update t is min(ema, (1 + t) / (10 + t)), so that the first random weights are soon forgotten.
+        """
+        updates = self._updates = getattr(self, "_updates", 0) + 1
+        decay = min(self.config.ema, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.restorer.parameters()), 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that training goes on from, of tensors and plain values."""
+        return {
+            "networks": self.networks.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "updates": getattr(self, "_updates", 0),
+            "optimizers": {side: optimizer.state_dict() for side, optimizer in self.optimizers.items()},
+            "extra": self.extra_state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        self.networks.load_state_dict(state["networks"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._updates = state["updates"]
+        for side, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][side])
+        self.load_extra_state(state["extra"])
+
+    def _adam(self, side: str) -> torch.optim.Adam:
+        config = self.config
+        return torch.optim.Adam(
+            self.parameters(side),
+            config.lr,
+            (config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+
+class Restorer(nn.Module):
+    """The inference path of a system: (B, 3, H, W) blurred to (B, 3, scale H, scale W) sharp, both in [-1, 1].
+
+    A subclass is made from the Config of its system alone.
+
+    Attributes
+    ----------
+    multiple : int
+        H and W must be multiples of it.
+    scale : int
+        How many times larger the output is.
+    latent : int
+        Size of the code of the blur, 0 where there is none.
+    """
+
+    multiple: int = 4
+    scale: int = 1
+    latent: int = 0
+
+    def encode(self, blurred: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance (B, latent) of the code of the blur; only where `latent` is not 0."""
+        raise TypeError(f"{type(self).__name__} has no code of the blur")
+
+    def restore(self, blurred: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return the sharp image, given the code `z` (B, latent) of the blur where there is one."""
+        raise TypeError(f"{type(self).__name__} restores nothing")
+
+    def forward(self, blurred: Tensor, epsilon: Tensor | None = None) -> Tensor:
+        """Return the sharp image; `epsilon` (B, latent) draws the code of the blur, else its mean is taken."""
+        if not self.latent:
+            return self.restore(blurred)
+        mean, log_variance = self.encode(blurred)
+        return self.restore(blurred, mean if epsilon is None else mean + epsilon * (log_variance / 2).exp())
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Context in which the parameters of `networks` get no gradient; what passes through them still does."""
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def average_over_processes(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes of the run, in place."""
+    if not torch.distributed.is_initialized() or not tensors:
+        return
+    joint = torch._utils._flatten_dense_tensors(tensors)
+    torch.distributed.all_reduce(joint)
+    joint /= torch.distributed.get_world_size()
+    torch._foreach_copy_(tensors, torch._utils._unflatten_dense_tensors(joint, tensors))

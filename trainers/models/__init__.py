@@ -1,0 +1,23 @@
+"""The systems by name; a module is imported when its system is chosen."""
+
+import pkgutil
+
+from blurgen.options import nearest
+
+MODELS = {
+    "disentangled": "trainers.models.disentangled:Disentangled",
+    "cyclegan": "trainers.models.cyclegan:CycleGAN",
+}
+
+
+def method_class(name: str) -> type:
+    """Return the `trainers.method.Method` of that name.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, with the nearest known one.
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no system {name!r}: {nearest(name, MODELS)}")
+    return pkgutil.resolve_name(MODELS[name])
