@@ -162,9 +162,20 @@ class Method(ABC):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update every side that is due; return the unweighted, detached losses by name, 0-d tensors."""
 
+    @classmethod
+    def needs_features(cls, config: MethodConfig) -> bool:
+        """Return whether `config` asks for a loss on features of VGG-19."""
+        return False
+
     def alarms(self, scalars: Mapping[str, float]) -> list[str]:
-        """Return a sentence for each known failure that the averages of `step`'s scalars show."""
-        return []
+        """Return a sentence for each known failure that the averages of `step`'s scalars show: inverted colours."""
+        correlation = scalars.get("color_correlation", 0.0)
+        if correlation >= 0:
+            return []
+        return [
+            f"the colours of the deblurred images are inverted (correlation {correlation:.2f} with the blurred ones): "
+            "start again with another --seed, or with a higher --identity or other weight that holds colours"
+        ]
 
     def extra_state(self) -> dict[str, Any]:
         """Return what else a resumed run needs, of tensors and plain values; such as a pool of images."""

@@ -1,0 +1,98 @@
+"""Layers and residual blocks that several networks are made of."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 1e-5
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation without affine parameters and running statistics: each channel to mean 0, variance 1.
+
+    Where a channel is flat but for rounding, as on a blank page, the output is 0 and no gradient passes: the formula
+    would multiply rounding, and the gradient, by 1 / sqrt(eps) = 316 in each of a chain of norms. Statistics are
+    accumulated in float32 under any input dtype.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, C, H, W), normalised over H and W, of the same dtype."""
+        batch, channels, height, width = x.shape
+        with torch.no_grad():
+            least, most = x.reshape(batch * channels, -1).aminmax(dim=1)
+            rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(least.abs(), most.abs())
+            varies = (most - least > rounding).float()
+        planes = x.reshape(1, batch * channels, height, width)
+        # Batch normalisation of one image whose channels are all planes: one fused kernel, and a weight per plane.
+        return F.batch_norm(planes, None, None, weight=varies, training=True, eps=EPSILON).view_as(x)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over (C, H, W) of each sample, with a scale and a shift per channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, C, H, W), normalised."""
+        return F.group_norm(x, 1, self.weight, self.bias, EPSILON)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer in float32, under autocast, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, n) times the weight, plus the bias, float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+LAYERS = (InstanceNorm, LayerNorm, Float32Linear)
+"""The layers of this file that are no compositions of others."""
+
+
+def reflected_conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None) -> list:
+    """Return reflection padding (half the kernel unless given) and a convolution."""
+    padding = kernel // 2 if padding is None else padding
+    return [nn.ReflectionPad2d(padding), nn.Conv2d(inputs, outputs, kernel, stride)]
+
+
+def doubling_conv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    """Return the transposed convolution that doubles height and width."""
+    return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), 3x3 with reflection; nothing after the sum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            *reflected_conv(channels, channels, 3),
+            InstanceNorm(),
+            nn.ReLU(),
+            *reflected_conv(channels, channels, 3),
+            InstanceNorm(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) of the shape of x."""
+        return x + self.residual(x)
+
+
+def with_code(x: Tensor, z: Tensor) -> Tensor:
+    """Return x (B, C, H, W) with the code z (B, n) spread over its pixels as further channels, (B, C + n, H, W)."""
+    spread = z.to(x.dtype)[:, :, None, None].expand(-1, -1, x.shape[2], x.shape[3])
+    return torch.cat((x, spread), 1)
+
+
+def initialise(module: nn.Module, deviation: float = 0.02, zero_bias: bool = False) -> nn.Module:
+    """Draw the weights of all convolutions from N(0, deviation²), leave or zero their biases; return the module."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, 0.0, deviation)
+            if zero_bias and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module

@@ -1,0 +1,139 @@
+"""CycleGAN, the baseline of unpaired deblurring.
+
+J.-Y. Zhu, T. Park, P. Isola, A. A. Efros: Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
+Networks, ICCV 2017.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blurgen.options import option
+from trainers.blocks import initialise
+from trainers.losses import color_correlation, l1, least_squares_critic, least_squares_generator
+from trainers.method import Batch, Method, MethodConfig, Restorer, frozen, require_weights
+from trainers.nets.patch_critic import PatchCritic
+from trainers.nets.resnet_generator import ResnetGenerator
+from trainers.pool import ImagePool
+
+LEAST_CROP_PX = 32
+
+
+@dataclass(frozen=True)
+class CycleGANConfig(MethodConfig):
+    """Options of `CycleGAN`."""
+
+    batch: int = option(1, "Images of each domain in a step, over all processes together; paper 1.")
+    crop: int = option(256, "Side of the training crops, px, at native resolution; paper 256 of images scaled to 286.")
+    blocks: int = option(9, "Residual blocks of a generator; paper 9, and 6 for images of at most 128 px.")
+    adversarial: float = option(1.0, "Weight: translated images fool the critics; paper 1.")
+    cycle: float = option(10.0, "Weight: translated there and back is the image itself; paper 10.")
+    identity: float = option(5.0, "Weight: an image of the target domain stays itself; code 5, paper 5 for paintings.")
+    pool: int = option(50, "Past fakes that are shown to the critics again; paper 50.")
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be trained with."""
+        super().__post_init__()
+        require_weights(self, ("adversarial", "cycle", "identity", "pool"))
+        if self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {self.blocks}")
+        if self.crop < LEAST_CROP_PX or self.crop % 4:
+            raise ValueError(f"crop must be a multiple of 4 and at least {LEAST_CROP_PX} px, got {self.crop}")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Loss -> weight, of those that have one."""
+        return {name: getattr(self, name) for name in ("adversarial", "cycle", "identity") if getattr(self, name)}
+
+
+class CycleGANRestorer(Restorer):
+    """The generator from blurred to sharp images."""
+
+    def __init__(self, config: CycleGANConfig):
+        super().__init__()
+        self.generator = ResnetGenerator(config.width, config.blocks)
+
+    def restore(self, blurred: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return the sharp image (B, 3, H, W)."""
+        return self.generator(blurred)
+
+
+class CycleGAN(Method):
+    """Two generators, from blurred to sharp and back, and a critic of each domain."""
+
+    name = "cyclegan"
+    paper = "Zhu et al., ICCV 2017"
+    Config = CycleGANConfig
+    Restorer = CycleGANRestorer
+    presets = {"default": {}, "official": {}, "paper": {"identity": 0.0}}  # noqa: RUF012
+
+    def build(self) -> dict[str, nn.Module]:
+        """Return the generators, named after what they make, and the critics."""
+        self.pools = {"sharp": ImagePool(self.config.pool), "blurred": ImagePool(self.config.pool)}
+        networks = {
+            "generator_sharp": self.restorer.generator,
+            "generator_blurred": ResnetGenerator(self.config.width, self.config.blocks),
+            "critic_sharp": PatchCritic(self.config.width),
+            "critic_blurred": PatchCritic(self.config.width),
+        }
+        return {name: initialise(network, zero_bias=True) for name, network in networks.items()}
+
+    def sides(self) -> dict[str, tuple[str, ...]]:
+        """Return what the generators' and what the critics' optimiser trains."""
+        return {
+            "generators": ("generator_sharp", "generator_blurred"),
+            "critics": ("critic_sharp", "critic_blurred"),
+        }
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Update the generators, then the critics on fakes from the pools."""
+        fakes = {
+            "sharp": self.networks["generator_sharp"](batch.blurred),
+            "blurred": self.networks["generator_blurred"](batch.sharp),
+        }
+        losses = self.generator_losses(batch, fakes)
+        self.update("generators", sum(weight * losses[name] for name, weight in self.config.weights.items()))
+        with torch.no_grad():
+            correlation = color_correlation(fakes["sharp"], batch.blurred)
+        critic_losses = self.critic_losses(batch, fakes)
+        self.update("critics", sum(critic_losses.values()))
+        scalars = {name: loss.detach() for name, loss in (losses | critic_losses).items()}
+        return scalars | {"color_correlation": correlation}
+
+    def generator_losses(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the unweighted losses of the generators that have a weight, by name."""
+        net, weights, losses = self.networks, self.config.weights, {}
+        if "adversarial" in weights:
+            with frozen(net["critic_sharp"], net["critic_blurred"]):
+                losses["adversarial"] = least_squares_generator(
+                    net["critic_sharp"](fakes["sharp"])
+                ) + least_squares_generator(net["critic_blurred"](fakes["blurred"]))
+        if "cycle" in weights:
+            losses["cycle"] = l1(net["generator_sharp"](fakes["blurred"]), batch.sharp) + l1(
+                net["generator_blurred"](fakes["sharp"]), batch.blurred
+            )
+        if "identity" in weights:
+            losses["identity"] = l1(net["generator_sharp"](batch.sharp), batch.sharp) + l1(
+                net["generator_blurred"](batch.blurred), batch.blurred
+            )
+        return losses
+
+    def critic_losses(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss of each critic, on fakes that the pools hand out."""
+        losses = {}
+        for domain, real in (("sharp", batch.sharp), ("blurred", batch.blurred)):
+            critic = self.networks[f"critic_{domain}"]
+            fake = self.pools[domain].exchange(fakes[domain], batch.noise, f"pool of {domain}")
+            losses[f"critic_{domain}"] = least_squares_critic(critic(real), critic(fake))
+        return losses
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return the pools."""
+        return {domain: pool.state() for domain, pool in self.pools.items()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take the pools back."""
+        for domain, pool in self.pools.items():
+            pool.load_state(state[domain], self.context.device)
