@@ -360,3 +360,12 @@ def test_every_formula_is_set():
         coverage, depth = formulas.render_formula(formula, "cm", 20)
         assert coverage.max() == 255
         assert 0 <= depth < coverage.shape[0]
+
+
+def test_plain_pages_have_no_colour_and_white_paper():
+    source = TextSource(plain=True, width=384, height=512)
+    for index in range(6):
+        pixels = source.read(f"text/{index:06}").sharp
+        assert (pixels == pixels[..., :1]).all()
+        assert (pixels == 255).mean() > 0.5
+        assert pixels.min() < 64

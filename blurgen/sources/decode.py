@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,18 +88,47 @@ def decode(data: bytes) -> np.ndarray:
     (2, 3, 3)
     """
     header = read_header(data)
-    with _named_faults(header.kind):
-        if header.plain:
-            return _decode_plain(data, header)
-        if header.deep:
-            return _decode_deep_png(data, header)
-        if header.kind == "TIFF":
-            return _decode_tiff(data, header)
-        if header.kind == "JPEG":
-            check_jpeg_data(data, header)
-        if header.kind == "PNG":
-            check_png_data(data)
-        return _decode_with_pillow(data, header)
+    with named_faults(header.kind):
+        return _decode_plain(data, header) if header.plain else _flatten(read_stored(data, header))
+
+
+class Stored(NamedTuple):
+    """An image as its file stores it, before any conversion.
+
+    Parameters
+    ----------
+    colors : (H, W, 3) or (H, W) array
+        RGB or gray: uint8, integers of at most 16 bits, or floats, which are linear light in [0, 1].
+    alpha : (H, W) array of the same dtype, optional
+    profile : bytes, optional
+        The ICC profile of the colours.
+    orientation : int
+        As in EXIF, 1 (upright) to 8.
+    gray : bool
+        All channels are equal, and a profile is one of gray.
+    premultiplied : bool
+        The colours are multiplied with alpha.
+    """
+
+    colors: np.ndarray
+    alpha: np.ndarray | None = None
+    profile: bytes | None = None
+    orientation: int = 1
+    gray: bool = False
+    premultiplied: bool = False
+
+
+def read_stored(data: bytes, header: Header) -> Stored:
+    """Return what a file holds that is not `header.plain`; call it within `named_faults`."""
+    if header.deep:
+        return _deep_png(data, header)
+    if header.kind == "TIFF":
+        return _tiff(data)
+    if header.kind == "JPEG":
+        check_jpeg_data(data, header)
+    if header.kind == "PNG":
+        check_png_data(data)
+    return _by_pillow(data, header)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -109,7 +138,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     """
     header = read_header(data)
     width, height, orientation = header.width, header.height, 1
-    with _named_faults(header.kind):
+    with named_faults(header.kind):
         if header.kind == "TIFF":
             tags = _tiff_tags(bytes(data))
             width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
@@ -131,8 +160,8 @@ def _decode_plain(data: bytes, header: Header) -> np.ndarray:
     if not header.extras:
         return pixels
     image = _open(data, header)
-    pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=header.channels == 1)
-    return _turn(pixels, _orientation(image))
+    pixels = to_srgb(pixels, image.info.get("icc_profile"), gray=header.channels == 1)
+    return turn(pixels, _orientation(image))
 
 
 def _ran_dry(pixels: np.ndarray, data: bytes, header: Header, end: int) -> bool:
@@ -150,17 +179,17 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
-def _decode_deep_png(data: bytes, header: Header) -> np.ndarray:
-    """Return the pixels of a 16-bit PNG, which Pillow would cut to its upper bytes."""
+def _deep_png(data: bytes, header: Header) -> Stored:
+    """Return a 16-bit PNG, which Pillow would cut to its upper bytes."""
     _check_size(header.width, header.height, _DEEP_BYTES)
     image = _open(data, header)
-    pixels = _flatten_deep(_imdecode(data, _AS_STORED))
-    pixels = _to_srgb(pixels, image.info.get("icc_profile"), gray=image.mode in ("I;16", "LA"))
-    return _turn(pixels, _orientation(image))
+    colors, alpha = _split(_imdecode(data, _AS_STORED))
+    gray = image.mode in ("I;16", "LA")
+    return Stored(colors, alpha, image.info.get("icc_profile"), _orientation(image), gray)
 
 
-def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
-    """Return the pixels of a TIFF: by OpenCV where it has several channels of 16 or 32 bits.
+def _tiff(data: bytes) -> Stored:
+    """Return a TIFF: by OpenCV where it has several channels of 16 or 32 bits.
 
     Of these Pillow reads the former cut to 8 bits, and the latter not at all.
     """
@@ -168,14 +197,19 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     bits, form = (tags[_BITS] or (1,))[0], (tags[_SAMPLE_FORMAT] or (1,))[0]
     if (tags[_CHANNELS] or 1) < 3 or tags[_PHOTOMETRIC] != _RGB or (bits, form) not in ((16, 1), (32, 3)):
         _check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
-        return _decode_with_pillow(data, header)
+        return _by_pillow(data, Header("TIFF"))
     _check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else _DEEP_BYTES)
-    stored = _imdecode(data, _AS_STORED)
-    if form == 3:
-        pixels = _in_strips(lambda bgr: _encode_light(bgr[..., 2::-1]), stored)
-    else:
-        pixels = _flatten_deep(stored, premultiplied=(tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA)
-    return _to_srgb(pixels, tags[_ICC_PROFILE])  # OpenCV has turned it, whatever the flag says
+    colors, alpha = _split(_imdecode(data, _AS_STORED))
+    premultiplied = (tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA
+    # OpenCV has turned it, whatever the flag says. The alpha of light has never been laid over anything.
+    return Stored(colors, None if form == 3 else alpha, tags[_ICC_PROFILE], premultiplied=premultiplied)
+
+
+def _split(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return views of the colours and of the alpha of what OpenCV has read: gray, BGR or BGRA."""
+    if stored.ndim == 2:
+        return stored, None
+    return stored[..., 2::-1], stored[..., 3] if stored.shape[2] == 4 else None
 
 
 def _tiff_tags(data: bytes) -> dict[int, Any]:
@@ -188,31 +222,38 @@ def _tiff_tags(data: bytes) -> dict[int, Any]:
     return tags | {_WIDTH: int(tags[_WIDTH]), _HEIGHT: int(tags[_HEIGHT])}
 
 
-def _decode_with_pillow(data: bytes, header: Header) -> np.ndarray:
+def _by_pillow(data: bytes, header: Header) -> Stored:
     _check_size(header.width, header.height, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
     image = _open(data, header)
     _check_size(*image.size, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
     image.load()
-    return _upright_rgb(image)
-
-
-def _upright_rgb(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a loaded Pillow image of any mode, in sRGB over white, turned upright."""
-    profile = image.info.get("icc_profile")
-    orientation = _orientation(image)
+    profile, orientation = image.info.get("icc_profile"), _orientation(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        image = Image.fromarray(_to_8_bits(_in_16_bits(np.asarray(image))))
-    elif image.mode == "F":
-        image = Image.fromarray(_in_strips(_encode_light, np.asarray(image)))
+        return Stored(_in_16_bits(np.asarray(image)), None, profile, orientation, gray=True)
+    if image.mode == "F":
+        return Stored(np.asarray(image), None, profile, orientation)
+    gray = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        pixels = _in_strips(_over_white, np.asarray(image.convert("RGBA")))
-    elif image.mode == "CMYK":
-        return _turn(np.asarray(_cmyk_to_srgb(image, profile)), orientation)
-    elif image.mode in _CONVERTIBLE:
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    else:
+        rgba = np.asarray(image.convert("RGBA"))
+        return Stored(rgba[..., :3], rgba[..., 3], profile, orientation, gray)
+    if image.mode == "CMYK":
+        return Stored(np.asarray(_cmyk_to_srgb(image, profile)), None, None, orientation)
+    if image.mode not in _CONVERTIBLE:
         raise BadImage("unsupported", f"pixels of the kind {image.mode} are not converted here; save the image as RGB")
-    return _turn(_to_srgb(pixels, profile, gray=image.mode in ("1", "L", "LA")), orientation)
+    return Stored(np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None, profile, orientation, gray)
+
+
+def _flatten(stored: Stored) -> np.ndarray:
+    """Return (H, W, 3) uint8 pixels in sRGB over white, turned upright."""
+    colors, alpha = stored.colors, stored.alpha
+    if colors.dtype.kind == "f":
+        pixels = _in_strips(encode_light, colors)
+    elif alpha is not None:
+        over_white = _over_white if colors.dtype == np.uint8 else _deep_over_white
+        pixels = _in_strips(partial(over_white, premultiplied=stored.premultiplied), colors, alpha[..., None])
+    else:
+        pixels = colors if colors.dtype == np.uint8 else _in_strips(_to_8_bits, colors)
+    return turn(to_srgb(pixels, stored.profile, stored.gray), stored.orientation)
 
 
 def _cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -226,7 +267,7 @@ def _open(data: bytes, header: Header) -> Image.Image:
 
 
 @contextmanager
-def _named_faults(kind: str) -> Iterator[None]:
+def named_faults(kind: str) -> Iterator[None]:
     """Turn what decoders raise over a bad file into a `BadImage`."""
     try:
         yield
@@ -259,10 +300,10 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the pixels turned upright, contiguous."""
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return pixels (H, W, ...) turned upright, contiguous."""
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
@@ -270,11 +311,11 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _in_strips(convert: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+def _in_strips(convert: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels, converted a few rows at a time, so that no large array is made in between."""
-    converted = np.empty((*pixels.shape[:2], 3), np.uint8)
-    for top in range(0, len(pixels), _ROWS_AT_ONCE):
-        rows = convert(pixels[top : top + _ROWS_AT_ONCE])
+    converted = np.empty((*arrays[0].shape[:2], 3), np.uint8)
+    for top in range(0, len(converted), _ROWS_AT_ONCE):
+        rows = convert(*(array[top : top + _ROWS_AT_ONCE] for array in arrays))
         converted[top : top + _ROWS_AT_ONCE] = rows if rows.ndim == 3 else rows[..., None]
     return converted
 
@@ -289,31 +330,21 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _over_white(rgba: np.ndarray) -> np.ndarray:
-    """Return 8-bit RGBA pixels laid over white, rounded."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+def _over_white(colors: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
+    """Return 8-bit colours laid over white, rounded; what reads 8 bits has divided by alpha."""
+    alpha = alpha.astype(np.uint16)
+    return ((colors * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _flatten_deep(stored: np.ndarray, premultiplied: bool = False) -> np.ndarray:
-    """Return 16-bit pixels as OpenCV has them (gray, BGR or BGRA) as (H, W, 3) uint8 RGB over white."""
-    if stored.ndim == 2:
-        return _in_strips(_to_8_bits, stored)
-    return _in_strips(partial(_deep_over_white, premultiplied=premultiplied), stored)
+def _deep_over_white(colors: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
+    colors, alpha = colors.astype(np.uint64), alpha.astype(np.uint64)
+    if not premultiplied:
+        colors = (colors * alpha + 32767) // 65535
+    return _to_8_bits(np.minimum(colors + 65535 - alpha, 65535))
 
 
-def _deep_over_white(bgra: np.ndarray, premultiplied: bool) -> np.ndarray:
-    colours = bgra[..., 2::-1].astype(np.uint64)
-    if bgra.shape[2] == 4:
-        alpha = bgra[..., 3:].astype(np.uint64)
-        if not premultiplied:
-            colours = (colours * alpha + 32767) // 65535
-        colours = np.minimum(colours + 65535 - alpha, 65535)
-    return _to_8_bits(colours)
-
-
-def _encode_light(light: np.ndarray) -> np.ndarray:
-    """Return linear light, float in [0, 1], as uint8 sRGB (IEC 61966-2-1)."""
+def encode_light(light: np.ndarray, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
+    """Return linear light, float in [0, 1], as sRGB (IEC 61966-2-1) of an unsigned dtype."""
     if not np.isfinite(light).all():
         raise BadImage("not-finite", "the image has NaN or infinite pixels")
     low, high = float(light.min()), float(light.max())
@@ -321,10 +352,10 @@ def _encode_light(light: np.ndarray) -> np.ndarray:
         raise BadImage("out-of-range", f"float pixels must be linear light in [0, 1], got {low:.4g} to {high:.4g}")
     light = np.clip(light, 0, 1)
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * encoded).astype(np.uint8)
+    return np.rint(np.iinfo(dtype).max * encoded).astype(dtype)
 
 
-def _to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np.ndarray:
+def to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels converted from an ICC profile to sRGB."""
     transform = profile and _srgb_transform(profile, "L" if gray else "RGB")
     if not transform:

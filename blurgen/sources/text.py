@@ -27,6 +27,8 @@ class TextSource(DrawnSource):
         (formulas keep those).
     width, height : int
         Size of a page in pixels, 256 to 8192; type and margins are in proportion to it.
+    plain : bool
+        Black and greys on white, as scanned or printed without colour, instead of drawn inks and papers.
 
     Raises
     ------
@@ -41,11 +43,12 @@ class TextSource(DrawnSource):
     fonts: str | None = None
     width: int = 1024
     height: int = 1448
+    plain: bool = False
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return a page, (height, width, 3) uint8 RGB; threads take turns."""
         with _drawing:
-            return draw_page(rng, self._families(), self.width, self.height)
+            return draw_page(rng, self._families(), self.width, self.height, self.plain)
 
     def _families(self) -> tuple[Family, ...]:
         return bundled_families() if self.fonts is None else families_in(self.fonts)

@@ -39,7 +39,9 @@ LAYOUTS = {
 }
 
 
-def draw_page(rng: np.random.Generator, families: tuple[Family, ...], width: int, height: int) -> np.ndarray:
+def draw_page(
+    rng: np.random.Generator, families: tuple[Family, ...], width: int, height: int, plain: bool = False
+) -> np.ndarray:
     """Return a page of a random layout and style, (height, width, 3) uint8 RGB.
 
     Parameters
@@ -50,12 +52,14 @@ def draw_page(rng: np.random.Generator, families: tuple[Family, ...], width: int
         The fonts to choose from.
     width, height : int
         Size of the page in pixels; type and margins are in proportion to it.
+    plain : bool
+        Black and greys on white instead of drawn colours.
     """
     prose = Prose(rng)
     layout = LAYOUTS[prose.pick_weighted({name: layout.weight for name, layout in LAYOUTS.items()})]
     unit_px = min(width, height) / 1024
     x_height_px = tuple(unit_px * x for x in layout.x_height)
-    style = draw_style(prose, families, x_height_px, layout.monospaced)
+    style = draw_style(prose, families, x_height_px, layout.monospaced, plain)
     sheet = Sheet(Page(width, height, style.paper), style, prose, unit_px)
     layout.fill(sheet)
     return sheet.page.finish()

@@ -79,7 +79,9 @@ class Style:
         return Font.open(getattr(family, cut), size_px, self.stretch if family is self.body else 1.0)
 
 
-def draw_style(dice: Dice, families: tuple[Family, ...], x_height_px: tuple[float, float], monospaced: bool) -> Style:
+def draw_style(
+    dice: Dice, families: tuple[Family, ...], x_height_px: tuple[float, float], monospaced: bool, plain: bool = False
+) -> Style:
     """Return a style whose running text has an x-height within a range of pixels.
 
     Parameters
@@ -92,6 +94,8 @@ def draw_style(dice: Dice, families: tuple[Family, ...], x_height_px: tuple[floa
         Least and largest height of the letter x in running text.
     monospaced : bool
         Whether the running text has a fixed pitch, as listings and receipts do.
+    plain : bool
+        Black and greys on white instead of drawn colours.
     """
     fixed = tuple(family for family in families if family.fixed_pitch) or families
     free = tuple(family for family in families if not family.fixed_pitch) or families
@@ -111,18 +115,15 @@ def draw_style(dice: Dice, families: tuple[Family, ...], x_height_px: tuple[floa
         heading_scale=dice.uniform(1.05, 1.5),
         numbered=dice.chance(0.5),
         table_scale=dice.uniform(0.82, 1.0),
-        **_draw_colours(dice),
+        **_draw_colours(dice, plain),
     )
 
 
-def _draw_colours(dice: Dice) -> dict:
-    paper, inverse = _draw_paper(dice)
-    ink = _legible(_draw_ink(dice, inverse), paper, 5.5, inverse)
-    accent = ink
-    if dice.chance(0.65):
-        accent = _legible(
-            _hsv(dice.uniform(0, 1), dice.uniform(0.55, 1), dice.uniform(0.45, 0.95)), paper, 3.0, inverse
-        )
+def _draw_colours(dice: Dice, plain: bool) -> dict:
+    if plain:
+        paper, ink, accent, inverse = (255, 255, 255), (0, 0, 0), (0, 0, 0), False
+    else:
+        paper, ink, accent, inverse = _draw_inks(dice)
     return {
         "paper": paper,
         "ink": ink,
@@ -131,6 +132,18 @@ def _draw_colours(dice: Dice) -> dict:
         "tint": mix(paper, accent, dice.uniform(0.07, 0.14)),
         "series": _draw_series(dice, ink, accent, paper, inverse),
     }
+
+
+def _draw_inks(dice: Dice) -> tuple[Colour, Colour, Colour, bool]:
+    """Return paper, ink, accent, and whether the paper is the darker one."""
+    paper, inverse = _draw_paper(dice)
+    ink = _legible(_draw_ink(dice, inverse), paper, 5.5, inverse)
+    accent = ink
+    if dice.chance(0.65):
+        accent = _legible(
+            _hsv(dice.uniform(0, 1), dice.uniform(0.55, 1), dice.uniform(0.45, 0.95)), paper, 3.0, inverse
+        )
+    return paper, ink, accent, inverse
 
 
 def _draw_paper(dice: Dice) -> tuple[Colour, bool]:
