@@ -92,9 +92,16 @@ def resolve(
 
 
 def resolve_together(
-    configs: Sequence[type], flags: Mapping[str, Any], config_file: Path | None = None, assignments: Iterable[str] = ()
+    configs: Sequence[type],
+    flags: Mapping[str, Any],
+    config_file: Path | None = None,
+    assignments: Iterable[str] = (),
+    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: {},
 ) -> tuple[Any, ...]:
-    """Return one object for each of the dataclasses `configs`, whose fields share one file and one command line."""
+    """Return one object for each of the dataclasses `configs`, whose fields share one file and one command line.
+
+    `presets` is given the values of flags, ``--set`` and file, and returns the values that stand below them.
+    """
     values = _read_toml(config_file) if config_file is not None else {}
     for assignment in assignments:
         assign(values, assignment)
@@ -103,6 +110,7 @@ def resolve_together(
             continue
         inner = values.get(name)
         values[name] = {**inner, "name": value} if isinstance(inner, dict) else value
+    values = {**presets(values), **values}
     names = [{field.name for field in dataclasses.fields(config)} for config in configs]
     for name in values:
         if not any(name in own for own in names):

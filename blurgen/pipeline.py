@@ -40,6 +40,11 @@ class Progress:
     done: int = 0
     bad: list[Bad] = field(default_factory=list)
 
+    @property
+    def note(self) -> str:
+        """What `blurgen.progress` shows beside the counts."""
+        return f"{len(self.bad)} images left out"
+
 
 def make(
     plan: Plan, out: Path, options: RunOptions, report: Callable[[Progress], None] = lambda progress: None

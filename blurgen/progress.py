@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -10,25 +10,36 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class Counts(Protocol):
-    """What is shown: samples done of a total, and the images left out."""
+    """What is shown: how many are done of a total, and a few words on how it goes."""
 
     total: int
     done: int
-    bad: list[Any]
+
+    @property
+    def note(self) -> str:
+        """What else there is to say, such as ``2 images left out``."""
 
 
 class ProgressLine:
-    """Context that shows the progress of a run on stderr, with its rate and the time to go."""
+    """Context that shows the progress of a run on stderr, with its rate and the time to go.
 
-    def __init__(self, quiet: bool):
-        self._quiet = quiet
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    unit : str
+        What is counted, in the plural.
+    """
+
+    def __init__(self, quiet: bool, unit: str = "samples"):
+        self._quiet, self._unit = quiet, unit
         self._bar: tqdm | None = None
         self._started, self._shown, self._first = time.monotonic(), 0.0, 0
 
     def __enter__(self) -> "ProgressLine":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -40,21 +51,24 @@ class ProgressLine:
             self._line(counts)
             return
         if self._bar is None:
-            self._bar = tqdm(total=counts.total, initial=counts.done, unit=" samples", file=sys.stderr)
-        self._bar.set_postfix(left_out=len(counts.bad))
+            self._bar = tqdm(total=counts.total, initial=counts.done, unit=f" {self._unit}", file=sys.stderr)
+        self._bar.set_postfix_str(counts.note, refresh=False)
         self._bar.update(counts.done - self._bar.n)
 
     def _line(self, counts: Counts) -> None:
         now = time.monotonic()
         if not self._shown:
-            self._first = counts.done
+            self._first, self._started = counts.done, now
         elif now - self._shown < SECONDS_BETWEEN_LINES and counts.done < counts.total:
             return
         self._shown = now
         rate = (counts.done - self._first) / max(now - self._started, 1e-9)
-        to_go = f", {(counts.total - counts.done) / rate:.0f} s to go" if rate else ""
-        print(
-            f"{counts.done}/{counts.total} samples, {rate:.0f} a second{to_go}, {len(counts.bad)} images left out",
-            file=sys.stderr,
-            flush=True,
-        )
+        words = [f"{counts.done}/{counts.total} {self._unit}"]
+        if rate:
+            # Few a second are told by one decimal: "0 a second" tells nothing.
+            words += [f"{rate:.{int(rate < 10)}f} a second", f"{_span((counts.total - counts.done) / rate)} to go"]
+        print(", ".join([*words, counts.note] if counts.note else words), file=sys.stderr, flush=True)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else tqdm.format_interval(seconds)

@@ -3,13 +3,106 @@
 Commands import what they need when they run, so that ``trainers --help`` answers at once.
 """
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from blurgen import __version__
-from blurgen.commands import Commands
+from blurgen.commands import Commands, Stoppable, WrongUsage, echo
+from blurgen.options import click_options, nearest, resolve_together
+from trainers.models import MODELS
+from trainers.run_options import RunOptions
+
+NO_TORCH = 'trainers needs PyTorch, which is not installed: run `pip install "blurgen[train]"`'
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+class Trainers(Commands):
+    """A group whose commands say in one sentence that PyTorch is missing, too."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command named on the command line."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
+                raise
+            raise click.ClickException(NO_TORCH) from error
+
+
+@click.group(cls=Trainers, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="trainers")
 def main() -> None:
     """Train deblurring models on the shards of `blurgen make`, measure them, and deblur photographs with them."""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet = click.option("--quiet", is_flag=True, help="No progress.")
+
+
+class Systems(click.Group):
+    """A group with a command for each system, made from its Config when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the systems."""
+        return sorted(MODELS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        """Return the command that trains the system `name`."""
+        if name not in MODELS:
+            raise WrongUsage(f"there is no system {name!r}: {nearest(name, MODELS)}")
+        return _run_command(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names; what each takes is known to its module, which needs PyTorch."""
+        with formatter.section("Systems"):
+            for name in self.list_commands(ctx):
+                formatter.write_text(name)
+
+
+@main.group("run", cls=Systems, invoke_without_command=True, subcommand_metavar="NAME [OPTIONS]")
+@click.pass_context
+def run_group(ctx: click.Context) -> None:
+    """Train a system, or continue to train it; `trainers run NAME --help` lists its options."""
+    if ctx.invoked_subcommand is None:
+        raise WrongUsage(f"trainers run needs the name of a system: {', '.join(sorted(MODELS))}")
+
+
+def _run_command(name: str) -> click.Command:
+    from trainers.data import DataOptions
+    from trainers.models import method_class
+
+    system = method_class(name)
+
+    @click.command(name, help=f"Train {name} ({system.paper}), or continue to train it.")
+    @click_options(DataOptions)
+    @click_options(RunOptions, parts=False)
+    @click_options(system.Config, parts=False)
+    @click.option("--dry-run", is_flag=True, help="Take a few steps, print sizes and times, write nothing.")
+    @as_json
+    @quiet
+    def command(
+        config_file: Path | None,
+        assignments: tuple[str, ...],
+        dry_run: bool,
+        as_json: bool,
+        quiet: bool,
+        **flags: Any,
+    ) -> None:
+        def preset(values: dict[str, Any]) -> dict[str, Any]:
+            chosen = values.get("preset", "default")
+            if chosen not in system.presets:
+                raise ValueError(f"{name} has no preset {chosen!r}: {nearest(str(chosen), system.presets)}")
+            return system.presets[chosen]
+
+        parts = (system.Config, DataOptions, RunOptions)
+        try:
+            config, data, options = resolve_together(parts, flags, config_file, assignments, preset)
+        except ValueError as error:
+            raise WrongUsage(str(error)) from error
+        with Stoppable():
+            from trainers.loop import Job, train
+
+            echo(train(Job(system, config, data, options), quiet), as_json)
+
+    return command

@@ -1,0 +1,344 @@
+"""The only training loop: it steps, logs, measures, saves and resumes any system, and knows no formula."""
+
+import math
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blurgen.commands import Terminated
+from blurgen.lock import FolderLock
+from blurgen.options import as_values, to_toml
+from blurgen.progress import ProgressLine
+from trainers.arithmetic import autocast, begin_step, compile_networks, set_precision
+from trainers.checkpoints import States, differences, parse_state
+from trainers.data import Data, DataOptions, open_data
+from trainers.logs import Averages, Log, write_sheet
+from trainers.method import Batch, Context, Method, MethodConfig
+from trainers.processes import Processes, joined
+from trainers.run_options import RunOptions
+from trainers.validation import measure
+from trainers.vgg import open_features
+from trainers.weights import BEST, LAST, save_weights
+
+EXPLODED = 1e6
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, on what, and how."""
+
+    system: type[Method]
+    config: MethodConfig
+    data: DataOptions
+    options: RunOptions
+
+    @property
+    def out(self) -> Path:
+        """The folder of the run."""
+        return self.options.out or Path("runs") / self.system.name
+
+
+@dataclass
+class Progress:
+    """How far a run is, in steps."""
+
+    total: int
+    done: int
+    note: str = ""
+
+
+def train(job: Job, quiet: bool = False) -> dict[str, Any]:
+    """Train `job` to its end, from where an earlier call stopped, and return what came of it.
+
+    Raises
+    ------
+    ValueError
+        What can't be trained, or an `out` that was begun with other settings.
+    RuntimeError
+        The run diverged, or another process is writing to `out`.
+    """
+    with joined(job.options.device) as processes:
+        training = Training(job, processes)
+        with _held(job.out) if processes.is_first else nullcontext():
+            training.resume()
+            training.run(quiet)
+    return training.summary()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        yield
+
+
+class Training:
+    """A run in memory: the networks, the data, and how far it is.
+
+    Parameters
+    ----------
+    job : Job
+    processes : Processes
+    """
+
+    def __init__(self, job: Job, processes: Processes):
+        self.job, self.processes = job, processes
+        config, options = job.config, job.options
+        processes.share(config.batch)
+        set_precision(options.precision, processes.device)
+        self.data = open_data(job.data, job.system.pairing, options.seed)
+        self.epoch_steps = self.data.steps_per_epoch(config.batch)
+        self.total = options.total_steps(self.epoch_steps, config.epochs)
+        self.method, self.features = _built(job, processes)
+        compile_networks(self.method.networks.values(), options.compile, processes.device)
+        self.states = States(job.out, options.keep)
+        self.step, self.best_db = 0, -math.inf
+        self.averages, self.rate = Averages(), Rate()
+        self.alarmed: set[str] = set()
+        self.log: Log | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a run must keep to be the same run."""
+        fixed = {"seed": self.job.options.seed, "data": _fingerprint(self.data), "vgg": self.features}
+        return {"system": self.method.name, **as_values(self.job.config), **fixed}
+
+    def resume(self) -> None:
+        """Take the newest state of the run's folder, if it has one; write down what the run is made of."""
+        first, out = self.processes.is_first, self.job.out
+        data = self.processes.spread(self.states.read_newest() if first else None)
+        offset = 0
+        if data is None:
+            self.processes.spread_tensors(self.method.networks.state_dict().values())
+            self.processes.spread_tensors(self.method.averaged.state_dict().values())
+        else:
+            state = parse_state(data)
+            lines = differences(state["identity"], self.identity())
+            if lines:
+                raise ValueError(
+                    f"{out} was begun with other settings ({'; '.join(lines)}): "
+                    "repeat the first command to continue it, or name another --out"
+                )
+            self.method.load_state(state["method"])
+            self.step, self.best_db, offset = state["step"], state["best_db"], state["metrics_offset"]
+        if first:
+            self.states.remove_drafts()
+            (out / "config.toml").write_text(to_toml(self.job.config), encoding="utf-8")
+            (out / "run.toml").write_text(to_toml(self.job.options) + to_toml(self.job.data), encoding="utf-8")
+            rows = ["\t".join(row) for row in self.data.roles()]
+            text = "\n".join(["role\tsha256\tkey", *rows, ""])
+            (out / "split.tsv").write_text(text, encoding="utf-8", errors="surrogateescape")
+            self.log = Log(out, offset, self.step)
+
+    def feed(self) -> Any:
+        """Return the batches of this process."""
+        options, processes = self.job.options, self.processes
+        return self.data.feed(
+            self.job.config,
+            device=processes.device,
+            workers=options.workers,
+            resident=options.resident,
+            rank=processes.rank,
+            world=processes.world,
+        )
+
+    def run(self, quiet: bool) -> None:
+        """Train to the end; Ctrl-C and SIGTERM are obeyed after the step, once all is saved."""
+        if self.step >= self.total:
+            return
+        feed = self.feed()
+        try:
+            with _Stop() as stop, ProgressLine(quiet or not self.processes.is_first, "steps") as line:
+                batches = feed.steps(self.step)
+                self.rate.start()
+                while self.step < self.total:
+                    self.averages.add(self.advance(next(batches)))
+                    stopping = self.processes.any(stop.wanted is not None)
+                    self.attend(stopping)
+                    line.show(Progress(self.total, self.step, self.rate.note))
+                    if stopping:
+                        raise stop.wanted or Terminated
+        finally:
+            feed.close()
+            if self.log:
+                self.log.close()
+
+    def advance(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one step and return its scalars, the gradient norms of the sides that were due among them."""
+        options, method = self.job.options, self.method
+        begin_step(options.compile)
+        method.set_epoch(self.step // self.epoch_steps)
+        method.grad_norms.clear()
+        with autocast(options.precision, self.processes.device):
+            scalars = method.step(batch)
+        method.average_weights()
+        self.step += 1
+        self.rate.count(self.job.config.batch)
+        return {**scalars, **{f"grad_norm_{side}": norm for side, norm in method.grad_norms.items()}}
+
+    def attend(self, stopping: bool) -> None:
+        """Log, measure and save what is due after a step."""
+        options = self.job.options
+        ended = self.step == self.total
+        measuring = ended or not self.step % options.validate_every
+        saving = measuring or stopping or not self.step % options.save_every
+        if saving or not self.step % options.log_every:
+            self.report()
+        if measuring and self.processes.is_first:
+            self.measure()
+        if saving and self.processes.is_first:
+            self.save()
+        if saving:
+            self.rate.start()
+
+    def report(self) -> None:
+        """Write a line of averages; stop a run that has diverged."""
+        scalars = self.averages.take()
+        for name, value in scalars.items():
+            if not math.isfinite(value) or (abs(value) > EXPLODED and not name.startswith("grad_norm_")):
+                raise RuntimeError(
+                    f"the run has diverged: {name} is {value:g} at step {self.step}; {self.states.last_good()}"
+                )
+        if not self.log:
+            return
+        self.rate.stop()
+        for sentence in self.method.alarms(scalars):
+            self.alarm(sentence)
+        facts = {"epoch": self.step / self.epoch_steps, "images_per_second": self.rate.value, "lr": _lr(self.method)}
+        self.log.write(self.step, facts | scalars)
+
+    def alarm(self, sentence: str) -> None:
+        """Say what has gone wrong, once."""
+        kind = re.sub(r"[-\d.]+", "", sentence)
+        if kind not in self.alarmed:
+            print(f"alarm at step {self.step}: {sentence}", file=sys.stderr)
+            self.alarmed.add(kind)
+            self.log.write(self.step, {"alarm": sentence})
+
+    def measure(self) -> None:
+        """Measure the averaged weights on validation pairs; keep them where they are the best yet."""
+        measured = measure(self.method.averaged, self.data.validation, self.processes.device)
+        if measured is None:
+            return
+        sheet = write_sheet(self.job.out, self.step, measured.rows)
+        self.log.picture(self.step, sheet)
+        self.log.write(self.step, measured.facts())
+        if measured.psnr_db > self.best_db:
+            self.best_db = measured.psnr_db
+            save_weights(self.job.out / BEST, self.method, self.facts() | {"validation": measured.facts()})
+
+    def save(self) -> None:
+        """Write the state that the same command goes on from, and the weights as they are."""
+        state = {
+            "method": self.method.state(),
+            "step": self.step,
+            "identity": self.identity(),
+            "best_db": self.best_db,
+            "metrics_offset": self.log.offset(),
+        }
+        self.states.save(self.step, state)
+        save_weights(self.job.out / LAST, self.method, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is said of weights."""
+        return {"step": self.step, "seed": self.job.options.seed, "vgg": self.features}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what came of the run."""
+        best = {"best_validation_psnr_db": round(self.best_db, 2)} if math.isfinite(self.best_db) else {}
+        return {"out": str(self.job.out), "steps": self.step, "epochs": round(self.step / self.epoch_steps, 2), **best}
+
+
+def _fingerprint(data: Data) -> str:
+    """Return a hash of all images and of what each is used for, wherever the files lie."""
+    digest = blake2b(digest_size=16)
+    for shards, _ in data.dealt:
+        for column in (shards.meta["source"], shards.meta["crc32"], shards.sources["sha256"]):
+            digest.update(np.ascontiguousarray(column))
+    for row in data.roles():
+        digest.update("\t".join(row).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _lr(method: Method) -> float:
+    return next(iter(method.optimizers.values())).param_groups[0]["lr"]
+
+
+def _built(job: Job, processes: Processes) -> tuple[Method, str]:
+    """Return the system with its first weights, and a sentence on the perceptual features it has."""
+    features, words = None, "none"
+    if job.system.needs_features(job.config):
+        features, words = open_features(job.options.features)
+        features = features.to(processes.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.options.seed)
+        return job.system(job.config, Context(processes.device, features)), words
+
+
+class Rate:
+    """How many images a second are trained on, pauses for measuring and saving left out."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._since, self._images = time.monotonic(), 0
+
+    def count(self, images: int) -> None:
+        """Take in the images of one step."""
+        self._images += images
+
+    def stop(self) -> None:
+        """Set the rate to that since the last call."""
+        self.value = self._images / max(time.monotonic() - self._since, 1e-9)
+        self.start()
+
+    @property
+    def note(self) -> str:
+        """The rate in words."""
+        return f"{self.value:.{int(self.value < 10)}f} images a second" if self.value else ""
+
+
+class _Stop:
+    """Context in which Ctrl-C and SIGTERM are noted for the end of the step; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.wanted: type[BaseException] | None = None
+
+    def __enter__(self) -> "_Stop":
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)):
+                self._before[number] = signal.signal(number, self._noting(error))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _noting(self, error: type[BaseException]) -> Callable:
+        def note(*_: Any) -> None:
+            if self.wanted is not None:
+                raise error
+            self.wanted = error
+
+        return note
+
+
+def parameters(method: Method) -> dict[str, int]:
+    """Return network -> how many numbers it holds, and their sum with what is shared counted once."""
+    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in method.networks.items()}
+    return {**counts, "all": sum(p.numel() for p in method.networks.parameters())}

@@ -1,0 +1,103 @@
+"""The processes of one run, on this machine or on many: who am I, where do I compute, what do we agree on."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One of the processes that train together.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where this one computes.
+    rank, world : int
+        Its number, and how many there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes what there is to write."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> int:
+        """Return how many images of a batch each process gets."""
+        if batch % self.world:
+            raise ValueError(f"batch must be a multiple of the {self.world} processes, got {batch}")
+        return batch // self.world
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is set in any process."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor([float(flag)])
+        dist.all_reduce(flags)
+        return bool(flags.item())
+
+    def spread(self, data: bytes | None) -> bytes | None:
+        """Return the bytes that the first process gives, in all of them; None where it has none."""
+        if self.world == 1:
+            return data
+        size = torch.tensor([-1 if data is None else len(data)])
+        dist.broadcast(size, 0)
+        if size.item() < 0:
+            return None
+        joint = torch.frombuffer(bytearray(data) if self.is_first else bytearray(int(size)), dtype=torch.uint8)
+        dist.broadcast(joint, 0)
+        return joint.numpy().tobytes()
+
+    def spread_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors on the device by those of the first process."""
+        for tensor in tensors if self.world > 1 else ():
+            dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Processes]:
+    """Context of the run's processes; with torchrun there are many, else one.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        There is no GPU for "cuda", or fewer than processes.
+    """
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    chosen = _device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if world == 1:
+        yield Processes(chosen)
+        return
+    # Flags and states travel through the CPU, so that no step waits for the GPU because of them.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Processes(chosen, dist.get_rank(), world)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if local_rank >= available:
+        raise ValueError(
+            f"--device {name} needs a GPU for each process, and this machine shows {available}: "
+            "start fewer processes, or use --device cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
