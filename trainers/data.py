@@ -1,5 +1,6 @@
 """Shards as the data of a run: its training images, its validation and test pairs, and who is what."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,9 @@ import torch
 
 from blurgen.options import option
 from blurgen.shards import Shards, open_shards
-from trainers.feed import Domain, Feed, Images, Order, steps_per_epoch
+from trainers.feed import Domain, Feed
 from trainers.method import MethodConfig
+from trainers.order import Images, Order
 from trainers.splits import BLURRED_SIDE, PAIRED, UNPAIRED, all_but_test, deal, refuse_shared, samples_of, text
 
 PAIRINGS = ("unpaired", "paired")
@@ -34,7 +36,10 @@ class DataOptions:
 
 
 class Pair(NamedTuple):
-    """A blurred image and what it should look like, (H, W, 3) uint8 sRGB, and its key, which no other pair has."""
+    """A blurred image and what it should look like, (H, W, 3) uint8 sRGB each.
+
+    `key` is that of the source, followed by ``#`` and the number of the crop where sources have several.
+    """
 
     blurred: np.ndarray
     sharp: np.ndarray
@@ -55,6 +60,7 @@ class PairSet(Sequence):
 
     def __init__(self, shards: Shards, samples: np.ndarray, arrays: tuple[str, str] = ARRAYS):
         self.shards, self.samples, self.arrays = shards, samples, arrays
+        self._crops = bool(shards.meta["crop"].any())
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -67,7 +73,7 @@ class PairSet(Sequence):
         sharp, blurred = (self.shards.read(name, sample) for name in self.arrays)
         meta = self.shards.meta[sample]
         key = text(self.shards.sources["key"][meta["source"]])
-        return Pair(blurred, sharp, f"{key}#{meta['crop']}" if meta["crop"] else key)
+        return Pair(blurred, sharp, f"{key}#{meta['crop']}" if self._crops else key)
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[index] for index in range(len(self)))
@@ -107,7 +113,7 @@ class Data:
 
     def steps_per_epoch(self, batch: int) -> int:
         """Return the steps in which the larger side is seen once."""
-        return steps_per_epoch(batch, len(self.sharp), len(self.blurred))
+        return math.ceil(max(len(self.sharp), len(self.blurred)) / batch)
 
     def feed(
         self,
@@ -125,21 +131,20 @@ class Data:
         ValueError
             Crops that are larger than the images, or cannot be cut out of the low-resolution ones.
         """
-        sides = (self.sharp, self.blurred)
-        grid = max(images.factor for images in sides)
+        sides, grid = (self.sharp, self.blurred), max(self.sharp.factor, self.blurred.factor)
         for images in sides:
             _require_crop(images, config.crop, grid)
-        slacks = [images.shards.layout.crop - config.crop for images in sides]
+        orders = [self._order(images, config, grid) for images in sides]
         if self.pairing == "paired":
-            order = Order(self.seed, "pair", len(self.sharp), slacks[0], grid, config.flips)
-            orders = (order, order)
-        else:
-            orders = tuple(
-                Order(self.seed, name, len(images), slack, images.factor, config.flips)
-                for name, images, slack in zip(("sharp", "blurred"), sides, slacks, strict=True)
-            )
-        sharp, blurred = map(Domain, sides, orders)
-        return Feed(sharp, blurred, config, self.seed, device, workers, resident, rank, world)
+            orders[1] = orders[0]
+        domains = [
+            Domain(images, order, config.crop // images.factor) for images, order in zip(sides, orders, strict=True)
+        ]
+        return Feed(tuple(domains), config.batch, self.seed, device, workers, resident, rank, world)
+
+    def _order(self, images: Images, config: MethodConfig, grid: int) -> Order:
+        slack = images.shards.layout.crop - config.crop
+        return Order(self.seed, images.array, len(images), slack, grid, config.flips)
 
     def roles(self) -> Iterator[tuple[str, str, str]]:
         """Yield (role, SHA-256 in hexadecimal, key) for every source image that has a role."""

@@ -1,140 +1,63 @@
-"""The batches of training: which images, crops and flips a step sees, and how they get to the device in time."""
+"""How the images of training get to the device in time: read ahead by threads, or held there."""
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
+from weakref import WeakSet
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from blurgen.rng import stream
-from blurgen.shards import Shards
 from blurgen.torch import to_unit
-from trainers.method import Batch, MethodConfig
+from trainers.method import Batch
 from trainers.noise import Noise
+from trainers.order import Images, Order
 
 RESIDENT = ("auto", "on", "off")
-# Of the free memory of a GPU, what the images may take when nobody says so: networks and activations need the rest.
+# Of the free memory of a GPU, what the images may take when nobody says so: training needs the rest.
 RESIDENT_SHARE = 0.5
 
-_BLOCK = 1024
 _LOADED_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class Images:
-    """The images of one domain: the array `array` of the samples `samples` (n,) of `shards`."""
-
-    shards: Shards
-    array: str
-    samples: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @property
-    def side(self) -> int:
-        """Side of an image in px."""
-        return self.shards.layout.arrays[self.array].shape[0]
-
-    @property
-    def factor(self) -> int:
-        """How many times smaller it is than the images at full resolution."""
-        return self.shards.layout.crop // self.side
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images."""
-        return len(self) * self.side**2 * 3
-
-    def read(self, row: int, out: np.ndarray) -> None:
-        """Read image `row`, (side, side, 3) uint8 sRGB, into `out`."""
-        self.shards.read(self.array, int(self.samples[row]), out)
-
-
-class Cuts(NamedTuple):
-    """What is cut out of which image, (B,) each: its row, the upper left corner in px at full resolution, mirrored."""
-
-    rows: np.ndarray
-    y: np.ndarray
-    x: np.ndarray
-    flip: np.ndarray
-
-
-class Order:
-    """The endless sequence of cuts of one domain, a pure function of (seed, name, position).
-
-    It is a chain of passes, each a permutation of all images. A position's crop and flip do not depend on its image.
-
-    Parameters
-    ----------
-    seed : int
-    name : str
-        Of the domain; the two sides of a pair share one Order.
-    count : int
-        Number of images.
-    slack : int
-        Side of the images minus that of the crops, px at full resolution.
-    grid : int
-        Corners are multiples of it, so that low-resolution variants can be cut at the same place.
-    flips : bool
-        Whether crops are mirrored at random.
-    """
-
-    def __init__(self, seed: int, name: str, count: int, slack: int, grid: int, flips: bool):
-        self.seed, self.name, self.count = seed, name, count
-        self.slack, self.grid, self.flips = slack, grid, flips
-        # Reader threads are at most a few steps apart.
-        self._permutation = lru_cache(maxsize=3)(self._permutation)
-        self._draws = lru_cache(maxsize=8)(self._draws)
-
-    def cuts(self, start: int, count: int) -> Cuts:
-        """Return the cuts at positions `start` to `start + count`."""
-        positions = np.arange(start, start + count)
-        rows = self._gathered(self._permutation, self.count, positions)
-        draws = self._gathered(self._draws, _BLOCK, positions)
-        corners = (draws[:, :2] * (self.slack // self.grid + 1)).astype(np.int64) * self.grid
-        return Cuts(rows, corners[:, 0], corners[:, 1], (draws[:, 2] < 0.5) & self.flips)
-
-    def _permutation(self, number: int) -> np.ndarray:
-        return stream(self.seed, self.name, "order", number).permutation(self.count)
-
-    def _draws(self, number: int) -> np.ndarray:
-        """Return the random numbers of one block of positions: to make a stream for each costs more than its use."""
-        return stream(self.seed, self.name, "cut", number).random((_BLOCK, 3))
-
-    @staticmethod
-    def _gathered(of_block, size: int, positions: np.ndarray) -> np.ndarray:
-        blocks, places = np.divmod(positions, size)
-        parts = [of_block(int(block))[places[blocks == block]] for block in np.unique(blocks)]
-        return np.concatenate(parts)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Domain:
-    """The images of one side and the order in which they are seen."""
+    """The images of one side, the order in which they are seen, and the side of their crops in px."""
 
     images: Images
     order: Order
+    crop: int
+
+
+class Span(NamedTuple):
+    """The positions that one process sees in a step: `local` of the `batch` of all processes, from `offset` on."""
+
+    batch: int
+    offset: int
+    local: int
+
+    def start(self, step: int) -> int:
+        """Return the first position of a step."""
+        return step * self.batch + self.offset
 
 
 class Feed:
-    """Batches for one process of a run, read ahead by threads or cut out of images that the device holds.
+    """Batches for one process of a run.
 
-    What a step sees is a pure function of the seed and the step: it does not depend on `workers`, `resident`, the
-    number of processes, or where the run was resumed.
+    What a step sees is a pure function of the seed and the step: it depends neither on `workers` and `resident`, nor
+    on the number of processes, nor on where the run was resumed.
 
     Parameters
     ----------
-    sharp, blurred : Domain
-    config : MethodConfig
-        Its ``batch`` (over all processes together) and ``crop`` are used.
+    domains : (Domain, Domain)
+        The sharp and the blurred side.
+    batch : int
+        Images of each side in a step, over all processes together.
     seed : int
         Of the run, for the noise of the steps.
     device : torch.device
@@ -143,21 +66,26 @@ class Feed:
         Threads that read ahead; 0 reads when a batch is asked for.
     resident : str
         "on" loads all images into the memory of the device first; "auto" does so on a GPU where they take at most
-        half of its free memory (on the CPU, the system's cache of the file is as good); "off" reads batch by batch.
+        half of what is free there, and not on the CPU, where the system keeps what was read as it is; "off" reads step
+        by step.
     rank, world : int
-        Number of this process and of all.
+        Number of this process, and of all.
+
+    Attributes
+    ----------
+    resident : bool
+        Whether the images lie in the memory of the device.
 
     Raises
     ------
     ValueError
-        A batch that the processes cannot share evenly, or images that do not fit where they should be resident.
+        A batch that the processes cannot share evenly, or images that do not fit where they shall be resident.
     """
 
     def __init__(
         self,
-        sharp: Domain,
-        blurred: Domain,
-        config: MethodConfig,
+        domains: tuple[Domain, Domain],
+        batch: int,
         seed: int,
         device: torch.device | str = "cpu",
         workers: int = 2,
@@ -165,32 +93,30 @@ class Feed:
         rank: int = 0,
         world: int = 1,
     ):
-        if config.batch % world:
-            raise ValueError(
-                f"batch must be a multiple of the {world} processes of the run, got {config.batch}: change --batch"
-            )
-        self.seed, self.batch, self.local = seed, config.batch, config.batch // world
-        self.device, self.workers, self.rank = torch.device(device), workers, rank
-        self.domains = (sharp, blurred)
-        self._sides = tuple(config.crop // domain.images.factor for domain in self.domains)
-        self._pools: list[ThreadPoolExecutor] = []
-        self._stores: list[Tensor] | None = None
-        self.resident = _fits([domain.images for domain in self.domains], self.device, resident)
-        if self.resident:
-            self._stores = [_loaded(domain.images, self.device) for domain in self.domains]
+        if batch % world:
+            raise ValueError(f"--batch must be a multiple of the {world} processes of the run, got {batch}")
+        if workers < 0:
+            raise ValueError(f"--workers must be at least 0, got {workers}")
+        local = batch // world
+        self.seed, self.device, self.span = seed, torch.device(device), Span(batch, rank * local, local)
+        self.resident = _shall_be_resident([domain.images for domain in domains], self.device, resident)
+        held = [load(domain.images, self.device) for domain in domains] if self.resident else None
+        if held and self.device.type != "cpu":
+            self._store: HeldOnDevice | Reader = HeldOnDevice(domains, self.span, held)
+        else:
+            self._store = Reader(domains, self.span, self.device, workers, held and [one.numpy() for one in held])
+        self._running: WeakSet[Iterator] = WeakSet()
 
     def steps(self, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of step `start`, `start` + 1, ... without end."""
-        levels = self._cut_out(start) if self.resident else self._read_ahead(start)
-        for step, (sharp, blurred) in enumerate(levels, start):
-            first = self._first(step)
-            noise = Noise(self.seed, step, range(first, first + self.local), self.device)
-            yield Batch(to_unit(sharp), to_unit(blurred), noise)
+        """Return the batches of step `start`, `start` + 1, ... without end."""
+        batches = self._batches(start)
+        self._running.add(batches)
+        return batches
 
     def close(self) -> None:
-        """End the threads; what `steps` returned before yields no further batch."""
-        while self._pools:
-            self._pools.pop().shutdown(cancel_futures=True)
+        """End what `steps` returned, and the threads behind it."""
+        for batches in list(self._running):
+            batches.close()
 
     def __enter__(self) -> "Feed":
         return self
@@ -198,127 +124,142 @@ class Feed:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _first(self, step: int) -> int:
-        """Return the position of this process' first sample in a step."""
-        return step * self.batch + self.rank * self.local
+    def _batches(self, start: int) -> Iterator[Batch]:
+        with closing(self._store.steps(start)) as steps:
+            for step, (sharp, blurred) in enumerate(steps, start):
+                first = self.span.start(step)
+                noise = Noise(self.seed, step, range(first, first + self.span.local), self.device)
+                yield Batch(to_unit(sharp), to_unit(blurred), noise)
 
-    def _cuts(self, step: int) -> list[Cuts]:
-        return [domain.order.cuts(self._first(step), self.local) for domain in self.domains]
 
-    def _cut_out(self, start: int) -> Iterator[list[Tensor]]:
-        """Yield (B, 3, crop, crop) uint8 of both sides, cut out on the device."""
+class HeldOnDevice:
+    """Crops out of images `held`, (n, S, S, 3) uint8 for each domain, that the device holds."""
+
+    def __init__(self, domains: Sequence[Domain], span: Span, held: Sequence[Tensor]):
+        self.domains, self.span, self.held = domains, span, held
+
+    def steps(self, start: int) -> Iterator[list[Tensor]]:
+        """Yield the crops (B, 3, crop, crop) uint8 of each domain, from step `start` on."""
         step = start
         while True:
-            pairs = zip(self.domains, self._stores, self._sides, self._cuts(step), strict=True)
-            yield [_cut(store, cuts, domain.images.factor, side) for domain, store, side, cuts in pairs]
+            yield [self._cut_out(step, *side) for side in zip(self.domains, self.held, strict=True)]
             step += 1
 
-    def _read_ahead(self, start: int) -> Iterator[list[Tensor]]:
-        """Yield (B, 3, crop, crop) uint8 of both sides on the device, read from the shards."""
-        depth = self.workers + 2 if self.workers else 1
-        buffers = [Buffers(self.local, self._sides, self.device) for _ in range(depth)]
-        if not self.workers:
-            step = start
-            while True:
-                self._fill(step, buffers[0])
-                yield buffers[0].on_device()
-                step += 1
+    def _cut_out(self, step: int, domain: Domain, held: Tensor) -> Tensor:
+        cuts = domain.order.cuts(self.span.start(step), self.span.local)
+        rows, y, x, flip = torch.from_numpy(np.stack(cuts)).to(held.device)
+        along = torch.arange(domain.crop, device=held.device)
+        down = y[:, None] // domain.images.factor + along
+        right = x[:, None] // domain.images.factor + torch.where(flip[:, None] > 0, along.flip(0), along)
+        crops = held[rows[:, None, None], down[:, :, None], right[:, None, :]]
+        # Strides that run along the colours would follow the batch into the networks.
+        return crops.permute(0, 3, 1, 2).contiguous()
+
+
+class Reader:
+    """Crops read from the shards, or from images `held` (n, S, S, 3) uint8 in memory, by threads that read ahead."""
+
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        span: Span,
+        device: torch.device,
+        workers: int,
+        held: Sequence[np.ndarray] | None = None,
+    ):
+        self.domains, self.span, self.device, self.workers, self.held = domains, span, device, workers, held
+
+    def steps(self, start: int) -> Iterator[list[Tensor]]:
+        """Yield the crops (B, 3, crop, crop) uint8 of each domain on the device, from step `start` on."""
+        if self.workers:
+            yield from self._ahead(start)
+        step, places = start, self._places()
+        while True:
+            yield self.fill(step, places).on_device()
+            step += 1
+
+    def _ahead(self, start: int) -> Iterator[list[Tensor]]:
+        # One step is in use, one ready, and one in the hands of each thread.
+        depth = self.workers + 2
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="feed")
-        self._pools.append(pool)
         try:
-            waiting: deque[Future] = deque()
-            for number, into in enumerate(buffers):
-                waiting.append(pool.submit(self._fill, start + number, into))
+            waiting = deque(pool.submit(self.fill, start + ahead, self._places()) for ahead in range(depth))
             step = start + depth
             while True:
-                into = waiting.popleft().result()
-                levels = into.on_device()
-                waiting.append(pool.submit(self._fill, step, into))
+                places = waiting.popleft().result()
+                crops = places.on_device()
+                waiting.append(pool.submit(self.fill, step, places))
                 step += 1
-                yield levels
+                yield crops
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _fill(self, step: int, into: "Buffers") -> "Buffers":
-        into.wait()
-        for domain, cuts, out in zip(self.domains, self._cuts(step), into.arrays, strict=True):
-            images, side = domain.images, out.shape[1]
-            whole = np.empty((images.side, images.side, 3), np.uint8)
-            for place, (row, y, x, flip) in enumerate(zip(*(column.tolist() for column in cuts), strict=True)):
-                images.read(row, whole)
-                y, x = y // images.factor, x // images.factor
-                part = whole[y : y + side, x : x + side]
-                if flip:
-                    cv2.flip(part, 1, out[place])
-                else:
-                    out[place] = part
-        return into
+    def _places(self) -> "Places":
+        return Places([(self.span.local, 3, domain.crop, domain.crop) for domain in self.domains], self.device)
+
+    def fill(self, step: int, places: "Places") -> "Places":
+        """Return `places` with the crops of a step in it."""
+        places.wait()
+        for side, (domain, out) in enumerate(zip(self.domains, places.arrays, strict=True)):
+            cuts = domain.order.cuts(self.span.start(step), self.span.local)
+            whole = np.empty((domain.images.side,) * 2 + (3,), np.uint8)
+            for row, y, x, flip, place in zip(*(column.tolist() for column in cuts), out, strict=True):
+                image = self.held[side][row] if self.held else domain.images.read(row, whole)
+                y, x = y // domain.images.factor, x // domain.images.factor
+                crop = image[y : y + domain.crop, x : x + domain.crop]
+                # NumPy takes 25 times as long to mirror pixels of three bytes.
+                place[:] = (cv2.flip(crop, 1) if flip else crop).transpose(2, 0, 1)
+        return places
 
 
-class Buffers:
-    """Room for the crops of one step of both sides, pinned where they go to a GPU."""
+class Places:
+    """Room for the crops of one step, of a `shapes` each, pinned where they go on to a GPU."""
 
-    def __init__(self, count: int, sides: Sequence[int], device: torch.device):
-        self.device, self.cuda = device, device.type == "cuda"
-        self.tensors = [torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=self.cuda) for side in sides]
+    def __init__(self, shapes: Sequence[tuple[int, ...]], device: torch.device):
+        self.device, cuda = device, device.type == "cuda"
+        self.tensors = [torch.empty(shape, dtype=torch.uint8, pin_memory=cuda) for shape in shapes]
         self.arrays = [tensor.numpy() for tensor in self.tensors]
-        self._copied = torch.cuda.Event() if self.cuda else None
+        self._left = torch.cuda.Event() if cuda else None
 
     def on_device(self) -> list[Tensor]:
-        """Return the crops (B, 3, side, side) on the device, copies."""
-        levels = [_planes(tensor.to(self.device, non_blocking=True)) for tensor in self.tensors]
-        if self._copied:
-            self._copied.record(torch.cuda.current_stream(self.device))
-        return levels
+        """Return copies of the crops on the device."""
+        copies = [tensor.to(self.device, non_blocking=True, copy=True) for tensor in self.tensors]
+        if self._left:
+            self._left.record(torch.cuda.current_stream(self.device))
+        return copies
 
     def wait(self) -> None:
-        """Wait until the crops have reached the device, so that they may be overwritten."""
-        if self._copied:
-            self._copied.synchronize()
+        """Wait until the last copies have been made, so that the places may be written to."""
+        if self._left:
+            self._left.synchronize()
 
 
-def _planes(levels: Tensor) -> Tensor:
-    """Return (B, H, W, 3) as (B, 3, H, W), a copy that is contiguous: strides would follow the image into the nets."""
-    return levels.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+def load(images: Images, device: torch.device) -> Tensor:
+    """Return all images (n, side, side, 3) uint8 in the memory of the device."""
+    shape = (images.side, images.side, 3)
+    held = torch.empty((len(images), *shape), dtype=torch.uint8, device=device)
+    if device.type == "cpu":
+        for row, place in enumerate(held.numpy()):
+            images.read(row, place)
+        return held
+    staged = torch.empty((_LOADED_AT_ONCE, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for start in range(0, len(images), _LOADED_AT_ONCE):
+        rows = range(start, min(start + _LOADED_AT_ONCE, len(images)))
+        for row, place in zip(rows, staged.numpy(), strict=False):
+            images.read(row, place)
+        held[rows.start : rows.stop] = staged[: len(rows)]
+    return held
 
 
-def _cut(store: Tensor, cuts: Cuts, factor: int, side: int) -> Tensor:
-    """Return the crops (B, 3, side, side) uint8 out of `store` (n, S, S, 3)."""
-    rows, y, x, flip = torch.from_numpy(np.stack(cuts)).to(store.device)
-    along = torch.arange(side, device=store.device)
-    down = y[:, None] // factor + along
-    right = x[:, None] // factor + torch.where(flip[:, None] > 0, side - 1 - along, along)
-    return _planes(store[rows[:, None, None], down[:, :, None], right[:, None, :]])
-
-
-def _fits(images: Sequence[Images], device: torch.device, resident: str) -> bool:
-    """Tell whether the images shall lie in the memory of the device."""
+def _shall_be_resident(images: Sequence[Images], device: torch.device, resident: str) -> bool:
     if resident not in RESIDENT:
-        raise ValueError(f"resident must be one of {', '.join(RESIDENT)}, got {resident!r}")
+        raise ValueError(f"--resident must be one of {', '.join(RESIDENT)}, got {resident!r}")
     if device.type != "cuda" or resident == "off":
         return resident == "on"
-    # Both sides of a pair may be one array.
     needed, free = sum(one.nbytes for one in images), torch.cuda.mem_get_info(device)[0]
     if resident == "on" and needed > free:
         raise ValueError(
-            f"the images take {needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: use --resident off"
+            f"--resident on needs {needed / 2**30:.1f} GiB for the images, and {free / 2**30:.1f} GiB are free on "
+            f"{device}: use --resident off"
         )
     return resident == "on" or needed <= RESIDENT_SHARE * free
-
-
-def _loaded(images: Images, device: torch.device) -> Tensor:
-    """Return all images (n, side, side, 3) uint8 on the device."""
-    shape = (images.side, images.side, 3)
-    store = torch.empty((len(images), *shape), dtype=torch.uint8, device=device)
-    staged = torch.empty((_LOADED_AT_ONCE, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    for start in range(0, len(images), _LOADED_AT_ONCE):
-        count = min(_LOADED_AT_ONCE, len(images) - start)
-        for place in range(count):
-            images.read(start + place, staged[place].numpy())
-        store[start : start + count] = staged[:count]
-    return store
-
-
-def steps_per_epoch(batch: int, *counts: int) -> int:
-    """Return the steps in which the largest of the domains is seen once."""
-    return math.ceil(max(counts) / batch)
