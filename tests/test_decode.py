@@ -2,15 +2,14 @@
 
 import io
 import pickle
-import struct
 import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
-from pictures import by_pillow, encode, reason_of, scene
-from PIL import Image, ImageCms, ImageOps
+from pictures import by_pillow, deep_tiff, encode, reason_of, scene, swapped_profile
+from PIL import Image, ImageOps
 
 from blurgen.sources import BadImage
 from blurgen.sources.decode import decode, image_size
@@ -190,43 +189,24 @@ def test_16_bit_alpha_is_laid_over_white(suffix):
     assert np.abs(decode(cv2.imencode(suffix, values)[1].tobytes()) - expected).max() <= 0.51
 
 
-def _deep_tiff(values, orientation=1, extra=2):
-    """Return a TIFF of (H, W, channels) uint16 or float32 with an orientation and a kind of alpha.
-
-    Pillow writes no such file, and what OpenCV writes depends on its version.
-    """
-    height, width, channels = values.shape
-    bits, form = (16, 1) if values.dtype == np.uint16 else (32, 3)
-    tags = {256: width, 257: height, 258: None, 262: 2, 273: 8, 274: orientation, 277: channels, 279: values.nbytes}
-    tags |= {338: extra, 339: None} if channels == 4 else {339: None}
-    arrays = {258: 8 + values.nbytes, 339: 8 + values.nbytes + 2 * channels}
-    entries = [
-        struct.pack("<HHII", tag, 3, channels, arrays[tag]) if value is None else struct.pack("<HHII", tag, 4, 1, value)
-        for tag, value in tags.items()
-    ]
-    pixels = values.tobytes() + struct.pack(f"<{2 * channels}H", *[bits] * channels, *[form] * channels)
-    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_colour_tiff_is_turned(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     expected = decode(encode(scene(), "PNG", exif=exif))
-    data = _deep_tiff(scene().astype(np.uint16) * 257, orientation)
+    data = deep_tiff(scene().astype(np.uint16) * 257, orientation)
     assert np.array_equal(decode(data), expected)
     assert image_size(data) == expected.shape[1::-1]
     assert np.array_equal(decode(encode(scene(), "TIFF", compression="tiff_lzw", exif=exif)), expected)
 
 
 @pytest.mark.parametrize("extra", [1, 2])
-def test_deep_tiff_alpha_may_be_multiplied_in(extra):
+def testdeep_tiff_alpha_may_be_multiplied_in(extra):
     values = scene(channels=4).astype(np.uint16) * 257
     colours, alpha = values[..., :3] / 65535, values[..., 3:] / 65535
     if extra == 1:
         values[..., :3] = np.round(colours * values[..., 3:])
-    assert np.abs(decode(_deep_tiff(values, extra=extra)) - 255 * (colours * alpha + 1 - alpha)).max() <= 0.51
+    assert np.abs(decode(deep_tiff(values, extra=extra)) - 255 * (colours * alpha + 1 - alpha)).max() <= 0.51
 
 
 def test_float_tiff_is_linear_light():
@@ -237,14 +217,14 @@ def test_float_tiff_is_linear_light():
     gray = decode(encode(light, "TIFF"))
     assert np.array_equal(gray[..., 1], np.round(255 * expected))
     rgb = np.stack([light, light[::-1], 0 * light], axis=-1)
-    assert np.array_equal(decode(_deep_tiff(rgb))[..., 1], gray[::-1, :, 0])
+    assert np.array_equal(decode(deep_tiff(rgb))[..., 1], gray[::-1, :, 0])
 
 
 @pytest.mark.parametrize(("value", "reason"), [(np.nan, "not-finite"), (np.inf, "not-finite"), (255, "out-of-range")])
 def test_float_tiff_beyond_light_is_refused(value, reason):
     light = np.full((4, 4, 3), 0.5, np.float32)
     light[2, 1, 0] = value
-    assert reason_of(_deep_tiff(light)) == reason
+    assert reason_of(deep_tiff(light)) == reason
     assert reason_of(encode(light[..., 0], "TIFF")) == reason
 
 
@@ -252,24 +232,16 @@ def test_32_bit_integers_have_no_range():
     assert reason_of(encode(Image.fromarray(np.array([[70000]], np.int32)), "TIFF")) == "unsupported"
 
 
-def _swapped_profile():
-    """Return an sRGB profile with red and green swapped."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    red, green = profile.find(b"rXYZ"), profile.find(b"gXYZ")
-    profile[red : red + 1], profile[green : green + 1] = b"g", b"r"
-    return bytes(profile).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB", b"swap")
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_profile_is_converted_to_srgb(kind):
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
     options = {"quality": 100} | ({"lossless": True} if kind == "WEBP" else {})
-    pixels = decode(encode(red, kind, icc_profile=_swapped_profile(), **options)).astype(int)
+    pixels = decode(encode(red, kind, icc_profile=swapped_profile(), **options)).astype(int)
     assert np.abs(pixels - [0, 200, 0]).max() <= 3
 
 
-@pytest.mark.parametrize("profile", [b"no profile", _swapped_profile()[:300]], ids=["words", "cut"])
+@pytest.mark.parametrize("profile", [b"no profile", swapped_profile()[:300]], ids=["words", "cut"])
 def test_broken_profile_is_ignored(profile):
     data = encode(scene(), "PNG", icc_profile=profile)
     assert np.array_equal(decode(data), scene())

@@ -23,7 +23,7 @@ from blurgen.sources import BadImage
 from blurgen.sources.header import Header, check_jpeg_data, check_png_data, longer_jpeg, read_header
 
 # Peak bytes per pixel of a whole decode, our own arrays included: measured, then rounded up.
-_PLAIN_BYTES, _DEEP_BYTES, _FLOAT_BYTES, _PILLOW_BYTES = 6.5, 24, 40, 16
+_PLAIN_BYTES, DEEP_BYTES, _FLOAT_BYTES, _PILLOW_BYTES = 6.5, 24, 40, 16
 _BYTES_PER_PIXEL = {"JPEG2000": 32, "AVIF": 24, "WEBP": 32}
 MAX_WORKING_BYTES = 750_000_000
 # A second fence behind our own checks; OpenCV reads it when it is imported.
@@ -33,7 +33,7 @@ import cv2  # noqa: E402
 from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError  # noqa: E402
 
 _PLAIN = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
 # What the readers of Pillow and OpenCV let escape when a file is malformed.
 _FAULTS = (
     OSError,
@@ -143,18 +143,18 @@ def image_size(data: bytes) -> tuple[int, int]:
             tags = _tiff_tags(bytes(data))
             width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
         elif not header.plain or header.extras:
-            _check_size(width, height, _BYTES_PER_PIXEL.get(header.kind, _PLAIN_BYTES))
+            check_size(width, height, _BYTES_PER_PIXEL.get(header.kind, _PLAIN_BYTES))
             image = _open(bytes(data), header)
             width, height = image.size
             orientation = _orientation(image)
-        _check_size(width, height, _PLAIN_BYTES)
+        check_size(width, height, _PLAIN_BYTES)
         return (height, width) if orientation >= 5 else (width, height)
 
 
 def _decode_plain(data: bytes, header: Header) -> np.ndarray:
-    _check_size(header.width, header.height, _PLAIN_BYTES + 3 * header.progressive)
+    check_size(header.width, header.height, _PLAIN_BYTES + 3 * header.progressive)
     end = check_jpeg_data(data, header) if header.kind == "JPEG" else 0
-    pixels = _imdecode(data, _PLAIN)
+    pixels = decode_by_opencv(data, _PLAIN)
     if header.one_scan and _ran_dry(pixels, data, header, end):
         raise BadImage("truncated", "the image data of the JPEG end before its last block")
     if not header.extras:
@@ -169,10 +169,10 @@ def _ran_dry(pixels: np.ndarray, data: bytes, header: Header, end: int) -> bool:
     height, width = pixels.shape[:2]
     if np.any(pixels[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :] != 128):
         return False
-    return not np.array_equal(pixels, _imdecode(longer_jpeg(data, header, end), _PLAIN))
+    return not np.array_equal(pixels, decode_by_opencv(longer_jpeg(data, header, end), _PLAIN))
 
 
-def _imdecode(data: bytes, flags: int) -> np.ndarray:
+def decode_by_opencv(data: bytes, flags: int) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise BadImage("corrupt", "the image cannot be decoded: its data are damaged")
@@ -181,9 +181,9 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray:
 
 def _deep_png(data: bytes, header: Header) -> Stored:
     """Return a 16-bit PNG, which Pillow would cut to its upper bytes."""
-    _check_size(header.width, header.height, _DEEP_BYTES)
+    check_size(header.width, header.height, DEEP_BYTES)
     image = _open(data, header)
-    colors, alpha = _split(_imdecode(data, _AS_STORED))
+    colors, alpha = _split(decode_by_opencv(data, AS_STORED))
     gray = image.mode in ("I;16", "LA")
     return Stored(colors, alpha, image.info.get("icc_profile"), _orientation(image), gray)
 
@@ -196,10 +196,10 @@ def _tiff(data: bytes) -> Stored:
     tags = _tiff_tags(data)
     bits, form = (tags[_BITS] or (1,))[0], (tags[_SAMPLE_FORMAT] or (1,))[0]
     if (tags[_CHANNELS] or 1) < 3 or tags[_PHOTOMETRIC] != _RGB or (bits, form) not in ((16, 1), (32, 3)):
-        _check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
+        check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
         return _by_pillow(data, Header("TIFF"))
-    _check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else _DEEP_BYTES)
-    colors, alpha = _split(_imdecode(data, _AS_STORED))
+    check_size(tags[_WIDTH], tags[_HEIGHT], _FLOAT_BYTES if form == 3 else DEEP_BYTES)
+    colors, alpha = _split(decode_by_opencv(data, AS_STORED))
     premultiplied = (tags[_EXTRA_CHANNELS] or (0,))[0] == _ASSOCIATED_ALPHA
     # OpenCV has turned it, whatever the flag says. The alpha of light has never been laid over anything.
     return Stored(colors, None if form == 3 else alpha, tags[_ICC_PROFILE], premultiplied=premultiplied)
@@ -223,9 +223,9 @@ def _tiff_tags(data: bytes) -> dict[int, Any]:
 
 
 def _by_pillow(data: bytes, header: Header) -> Stored:
-    _check_size(header.width, header.height, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
+    check_size(header.width, header.height, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
     image = _open(data, header)
-    _check_size(*image.size, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
+    check_size(*image.size, _BYTES_PER_PIXEL.get(header.kind, _PILLOW_BYTES))
     image.load()
     profile, orientation = image.info.get("icc_profile"), _orientation(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
@@ -257,7 +257,7 @@ def _flatten(stored: Stored) -> np.ndarray:
 
 
 def _cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    transform = profile and _srgb_transform(profile, "CMYK")
+    transform = profile and srgb_transform(profile, "CMYK")
     return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
 
 
@@ -282,7 +282,7 @@ def named_faults(kind: str) -> Iterator[None]:
         raise BadImage(reason, f"the {kind} image cannot be decoded: {error}") from error
 
 
-def _check_size(width: int, height: int, bytes_per_pixel: float) -> None:
+def check_size(width: int, height: int, bytes_per_pixel: float) -> None:
     if width * height * bytes_per_pixel > MAX_WORKING_BYTES:
         raise _too_large(width, height)
 
@@ -357,7 +357,7 @@ def encode_light(light: np.ndarray, dtype: type[np.unsignedinteger] = np.uint8) 
 
 def to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels converted from an ICC profile to sRGB."""
-    transform = profile and _srgb_transform(profile, "L" if gray else "RGB")
+    transform = profile and srgb_transform(profile, "L" if gray else "RGB")
     if not transform:
         return pixels
     if gray:
@@ -367,7 +367,7 @@ def to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np
 
 
 @lru_cache(maxsize=64)
-def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the conversion of a profile to sRGB, or None where nothing is to convert or the profile is broken."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
