@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blurgen import open_shards
-from blurgen.shards import META, SOURCE, BadShard, Layout, file_bytes, pack, source_row, write_master
+from blurgen.shards import META, SOURCE, BadShard, Layout, file_bytes, manifest, pack, parse, source_row, write_master
 from blurgen.shards.layout import row_checksums
 from tests.shard_data import ATTRS, LAYOUT, content
 
@@ -138,6 +138,16 @@ def test_set_of_many_files_keeps_few_open(tmp_path):
     shards = open_shards(tmp_path / "set")
     assert_same(shards, made)
     assert len(shards._open) <= 64
+
+
+def test_files_of_a_set_are_parsed_once_however_often_they_are_opened(tmp_path, monkeypatch):
+    made = content(70, Layout(1))
+    write_master(made.divided(tmp_path / "set", 1), tmp_path / "m.h5")
+    shards, parsed = open_shards(tmp_path / "m.h5"), []
+    monkeypatch.setattr(manifest, "parse", lambda path: parsed.append(path) or parse(path))
+    for _ in range(2):
+        assert [shards.read("sharp", index).tolist() for index in range(70)] == made.arrays["sharp"].tolist()
+    assert len(parsed) == len(set(parsed)) == 69
 
 
 def test_shards_of_a_folder_are_read_by_number(tmp_path):

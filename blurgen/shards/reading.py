@@ -4,6 +4,7 @@ import operator
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -121,8 +122,10 @@ class Shards(Sequence):
         if file is None:
             # The oldest is closed as soon as nobody reads from it any more.
             if len(self._open) >= _OPEN_AT_ONCE:
-                self._open.pop(next(iter(self._open)), None)
+                self._open.pop(list(self._open)[0], None)  # noqa: RUF015 - an iterator would see other threads
             file = self._open[part] = self._parts[part].open(self.layout)
+            # Where there are more files than may be open, they are opened often; to parse one takes a millisecond.
+            self._parts[part] = replace(self._parts[part], structure=file.structure)
         return file
 
 
