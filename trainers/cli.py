@@ -3,6 +3,7 @@
 Commands import what they need when they run, so that ``trainers --help`` answers at once.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,26 @@ def _run_command(name: str) -> click.Command:
             raise WrongUsage(str(error)) from error
         with Stoppable():
             from trainers.loop import Job, train
+            from trainers.sizes import dry_run as measure
 
-            echo(train(Job(system, config, data, options), quiet), as_json)
+            job = Job(system, config, data, options)
+            echo(measure(job) if dry_run else train(job, quiet), as_json)
 
     return command
+
+
+@main.command("list")
+@as_json
+def list_command(as_json: bool) -> None:
+    """List the systems: paper, the data it needs, whether it needs VGG-19, parameters trained and of inference."""
+    from trainers.sizes import list_systems
+
+    rows = list_systems()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    click.echo(f"{'name':<14} {'paper':<24} {'data':<9} {'VGG-19':<7} {'parameters':>12} {'of inference':>13}")
+    for row in rows:
+        needs = f"{row['data']:<9} {'yes' if row['vgg'] else 'no':<7}"
+        sizes = f"{row['parameters']:>12,} {row['parameters_of_inference']:>13,}"
+        click.echo(f"{row['name']:<14} {row['paper']:<24} {needs} {sizes}")

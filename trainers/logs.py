@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,40 @@ from blurgen.shards import write_atomically
 from trainers.method import average_over_processes
 
 METRICS, SHEETS = "metrics.jsonl", "sheets"
+MOST_VALUES = 256
 
 
 class Averages:
     """Running averages of 0-d tensors by name; the device is waited for only when they are taken."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, list[Tensor]] = {}
+        self._values: dict[str, list[Tensor]] = {}
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Take the scalars of one step; those of a side that was not due are missing."""
         for name, value in scalars.items():
-            self._kept.setdefault(name, []).append(value.detach())
+            values = self._values.setdefault(name, [])
+            values.append(value.detach())
+            if len(values) >= MOST_VALUES:
+                self._add_up(name)
 
     def take(self) -> dict[str, float]:
         """Return the averages since the last call, over all processes too, and begin anew."""
-        kept, self._kept = self._kept, {}
-        if not kept:
+        for name in self._values:
+            self._add_up(name)
+        sums, self._values, self._sums = self._sums, {}, {}
+        if not sums:
             return {}
-        means = torch.stack([torch.stack(values).double().mean() for values in kept.values()])
+        means = torch.stack([total / count for total, count in sums.values()])
         average_over_processes([means])
-        return dict(zip(kept, means.tolist(), strict=True))
+        return dict(zip(sums, means.tolist(), strict=True))
+
+    def _add_up(self, name: str) -> None:
+        values, self._values[name] = self._values[name], []
+        if values:
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + torch.stack(values).double().sum(), count + len(values)
 
 
 class Log:
@@ -98,3 +112,29 @@ def write_sheet(run: Path, step: int, rows: Sequence[Sequence[np.ndarray]]) -> n
     folder.mkdir(exist_ok=True)
     write_atomically(folder / f"{step:08d}.png", [(0, encoded)], len(encoded))
     return sheet
+
+
+class Rate:
+    """How many images a second are trained on, pauses for measuring and saving left out."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._since, self._images = time.monotonic(), 0
+
+    def count(self, images: int) -> None:
+        """Take in the images of one step."""
+        self._images += images
+
+    def stop(self) -> None:
+        """Set the rate to that since the last call."""
+        self.value = self._images / max(time.monotonic() - self._since, 1e-9)
+        self.start()
+
+    @property
+    def note(self) -> str:
+        """The rate in words."""
+        return f"{self.value:.{int(self.value < 10)}f} images a second" if self.value else ""

@@ -2,11 +2,8 @@
 
 import math
 import re
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from blurgen.commands import Terminated
 from blurgen.lock import FolderLock
 from blurgen.options import as_values, to_toml
 from blurgen.progress import ProgressLine
 from trainers.arithmetic import autocast, begin_step, compile_networks, set_precision
 from trainers.checkpoints import States, differences, parse_state
 from trainers.data import Data, DataOptions, open_data
-from trainers.logs import Averages, Log, write_sheet
+from trainers.feed import Feed
+from trainers.logs import Averages, Log, Rate, write_sheet
 from trainers.method import Batch, Context, Method, MethodConfig
-from trainers.processes import Processes, joined
+from trainers.processes import Processes, Stop, joined
 from trainers.run_options import RunOptions
 from trainers.validation import measure
 from trainers.vgg import open_features
@@ -72,8 +70,11 @@ def train(job: Job, quiet: bool = False) -> dict[str, Any]:
     with joined(job.options.device) as processes:
         training = Training(job, processes)
         with _held(job.out) if processes.is_first else nullcontext():
-            training.resume()
-            training.run(quiet)
+            try:
+                training.resume()
+                training.run(quiet)
+            finally:
+                training.close()
     return training.summary()
 
 
@@ -123,25 +124,39 @@ class Training:
             self.processes.spread_tensors(self.method.networks.state_dict().values())
             self.processes.spread_tensors(self.method.averaged.state_dict().values())
         else:
-            state = parse_state(data)
-            lines = differences(state["identity"], self.identity())
-            if lines:
-                raise ValueError(
-                    f"{out} was begun with other settings ({'; '.join(lines)}): "
-                    "repeat the first command to continue it, or name another --out"
-                )
-            self.method.load_state(state["method"])
-            self.step, self.best_db, offset = state["step"], state["best_db"], state["metrics_offset"]
+            offset = self.take(parse_state(data))
         if first:
             self.states.remove_drafts()
-            (out / "config.toml").write_text(to_toml(self.job.config), encoding="utf-8")
-            (out / "run.toml").write_text(to_toml(self.job.options) + to_toml(self.job.data), encoding="utf-8")
-            rows = ["\t".join(row) for row in self.data.roles()]
-            text = "\n".join(["role\tsha256\tkey", *rows, ""])
-            (out / "split.tsv").write_text(text, encoding="utf-8", errors="surrogateescape")
+            self.describe()
             self.log = Log(out, offset, self.step)
 
-    def feed(self) -> Any:
+    def take(self, state: dict[str, Any]) -> int:
+        """Go on from `state`, and return where metrics.jsonl ended then; refuse one of another run."""
+        lines = differences(state["identity"], self.identity())
+        if lines:
+            raise ValueError(
+                f"{self.job.out} was begun with other settings ({'; '.join(lines)}): "
+                "repeat the first command to continue it, or name another --out"
+            )
+        self.method.load_state(state["method"])
+        self.step, self.best_db = state["step"], state["best_db"]
+        return state["metrics_offset"]
+
+    def describe(self) -> None:
+        """Write down what the run is made of."""
+        out, job = self.job.out, self.job
+        (out / "config.toml").write_text(to_toml(job.config), encoding="utf-8")
+        (out / "run.toml").write_text(to_toml(job.options) + to_toml(job.data), encoding="utf-8")
+        rows = ["\t".join(row) for row in self.data.roles()]
+        text = "\n".join(["role\tsha256\tkey", *rows, ""])
+        (out / "split.tsv").write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    def close(self) -> None:
+        """Close the files of the run."""
+        if self.log:
+            self.log.close()
+
+    def feed(self) -> Feed:
         """Return the batches of this process."""
         options, processes = self.job.options, self.processes
         return self.data.feed(
@@ -157,22 +172,17 @@ class Training:
         """Train to the end; Ctrl-C and SIGTERM are obeyed after the step, once all is saved."""
         if self.step >= self.total:
             return
-        feed = self.feed()
-        try:
-            with _Stop() as stop, ProgressLine(quiet or not self.processes.is_first, "steps") as line:
-                batches = feed.steps(self.step)
-                self.rate.start()
-                while self.step < self.total:
-                    self.averages.add(self.advance(next(batches)))
-                    stopping = self.processes.any(stop.wanted is not None)
-                    self.attend(stopping)
-                    line.show(Progress(self.total, self.step, self.rate.note))
-                    if stopping:
-                        raise stop.wanted or Terminated
-        finally:
-            feed.close()
-            if self.log:
-                self.log.close()
+        quiet = quiet or not self.processes.is_first
+        with self.feed() as feed, Stop(self.processes) as stop, ProgressLine(quiet, "steps") as line:
+            batches = feed.steps(self.step)
+            self.rate.start()
+            while self.step < self.total:
+                self.averages.add(self.advance(next(batches)))
+                stopping = stop.agreed()
+                self.attend(stopping)
+                line.show(Progress(self.total, self.step, self.rate.note))
+                if stopping:
+                    stop.obey()
 
     def advance(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step and return its scalars, the gradient norms of the sides that were due among them."""
@@ -222,7 +232,7 @@ class Training:
         """Say what has gone wrong, once."""
         kind = re.sub(r"[-\d.]+", "", sentence)
         if kind not in self.alarmed:
-            print(f"alarm at step {self.step}: {sentence}", file=sys.stderr)
+            tqdm.write(f"alarm at step {self.step}: {sentence}", file=sys.stderr)
             self.alarmed.add(kind)
             self.log.write(self.step, {"alarm": sentence})
 
@@ -284,61 +294,3 @@ def _built(job: Job, processes: Processes) -> tuple[Method, str]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.options.seed)
         return job.system(job.config, Context(processes.device, features)), words
-
-
-class Rate:
-    """How many images a second are trained on, pauses for measuring and saving left out."""
-
-    def __init__(self) -> None:
-        self.value = 0.0
-        self.start()
-
-    def start(self) -> None:
-        """Count from here."""
-        self._since, self._images = time.monotonic(), 0
-
-    def count(self, images: int) -> None:
-        """Take in the images of one step."""
-        self._images += images
-
-    def stop(self) -> None:
-        """Set the rate to that since the last call."""
-        self.value = self._images / max(time.monotonic() - self._since, 1e-9)
-        self.start()
-
-    @property
-    def note(self) -> str:
-        """The rate in words."""
-        return f"{self.value:.{int(self.value < 10)}f} images a second" if self.value else ""
-
-
-class _Stop:
-    """Context in which Ctrl-C and SIGTERM are noted for the end of the step; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.wanted: type[BaseException] | None = None
-
-    def __enter__(self) -> "_Stop":
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)):
-                self._before[number] = signal.signal(number, self._noting(error))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _noting(self, error: type[BaseException]) -> Callable:
-        def note(*_: Any) -> None:
-            if self.wanted is not None:
-                raise error
-            self.wanted = error
-
-        return note
-
-
-def parameters(method: Method) -> dict[str, int]:
-    """Return network -> how many numbers it holds, and their sum with what is shared counted once."""
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in method.networks.items()}
-    return {**counts, "all": sum(p.numel() for p in method.networks.parameters())}

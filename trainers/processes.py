@@ -1,13 +1,20 @@
 """The processes of one run, on this machine or on many: who am I, where do I compute, what do we agree on."""
 
 import os
-from collections.abc import Iterable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from blurgen.commands import Terminated
+
+SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
 @dataclass(frozen=True)
@@ -101,3 +108,46 @@ def _device(name: str, local_rank: int) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+class Stop:
+    """Context in which Ctrl-C and SIGTERM are noted, for the end of the step; a second Ctrl-C ends at once.
+
+    Parameters
+    ----------
+    processes : Processes
+        They stop together.
+    """
+
+    def __init__(self, processes: Processes):
+        self.processes = processes
+        self._wanted: type[BaseException] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._noting(error)) for number, error in SIGNALS.items()}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def agreed(self) -> bool:
+        """Return whether any process shall stop; all must ask after the same step."""
+        return self.processes.any(self._wanted is not None)
+
+    def obey(self) -> NoReturn:
+        """Raise what the signal stands for."""
+        raise self._wanted or Terminated
+
+    def _noting(self, error: type[BaseException]) -> Callable:
+        def note(*_: Any) -> None:
+            # torchrun passes on a Ctrl-C that the terminal has sent already, and ends who is late itself.
+            if self._wanted is not None and self.processes.world == 1:
+                raise error
+            self._wanted = error
+            # print may be at work below this handler.
+            os.write(2, b"\nfinishing the step, and saving\n")
+
+        return note
