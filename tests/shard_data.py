@@ -1,6 +1,8 @@
 """Small shards that tests make for themselves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,35 @@ def content(count: int = 12, layout: Layout = LAYOUT, sources: int = 4, seed: in
     meta["params"][:, : len(layout.params)] = rng.random((count, len(layout.params)))
     rows = [source_row(f"folder/{number}%20ö.jpg", bytes(range(32)), 640, 480) for number in range(sources)]
     return Content(layout, arrays, meta, np.array(rows, SOURCE), ATTRS if attrs is None else attrs)
+
+
+def grouped(
+    groups: Sequence[str],
+    layout: Layout,
+    crops: int = 1,
+    splits: Sequence[str] = (),
+    contents: Sequence[str] = (),
+    prefix: str = "",
+) -> Content:
+    """Return `crops` samples of each of some sources, one source for each of `groups`, whose pixels say what they are.
+
+    The pixel at row y, column x of sample i is (i, y, x), and (i, y, 255 - x) where it is blurred. Keys are `prefix`
+    and the number of the source; `splits` are the sources' own, and sources with equal `contents` are equal images.
+    """
+    count = len(groups) * crops
+    made = content(count, layout, len(groups))
+    made.meta["source"], made.meta["crop"] = np.divmod(np.arange(count), crops)
+    for name in set(made.arrays) - {"kernel"}:
+        image = np.stack(np.broadcast_arrays(*np.ogrid[:count, : (side := layout.arrays[name].shape[0]), :side]), -1)
+        image[..., 2] = 255 - image[..., 2] if name.startswith("blurred") else image[..., 2]
+        made.arrays[name] = np.ascontiguousarray(image.astype(np.uint8))
+    keys = [f"{prefix}{number}.png" for number in range(len(groups))]
+    digests = [sha256((contents or keys)[number].encode()).digest() for number in range(len(groups))]
+    rows = [
+        source_row(key, digest, 9, 9, group, split)
+        for key, digest, group, split in zip(keys, digests, groups, splits or [""] * len(groups), strict=True)
+    ]
+    return replace(made, sources=np.array(rows, SOURCE))
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -110,7 +110,7 @@ def refuse_shared(sharp: Shards, blurred: Shards) -> None:
     if len(shared):
         names = [text(rows["key"][row]) for rows, row in ((ours, first[0]), (theirs, second[0]))]
         raise ValueError(
-            f"the sharp and the blurred side must not share an image, but {len(shared)} are in both, such as "
+            f"the sharp and the blurred side must not share images, but {len(shared)} are in both, such as "
             f"{names[0]!r} of {sharp.path} and {names[1]!r} of {blurred.path}: make one side from other images, "
             "or give --data alone"
         )
@@ -146,9 +146,10 @@ def _shares(groups: int, roles: Sequence[str]) -> list[int]:
 def _require_groups(path: Path, groups: int, roles: Sequence[str], own_test: bool) -> None:
     if groups >= len(roles):
         return
+    held = f"{groups} group{'s' if groups != 1 else ''} of images"
     beside = " beside the test split of the data" if own_test else ""
     raise ValueError(
-        f"{path} holds {groups} groups of images{beside}, and {len(roles)} are needed, one each for "
-        f"{', '.join(sorted(roles))} (images with one content or one group count as one): "
-        "make shards from more images, or set a finer group"
+        f"{path} holds {held}{beside}, and {len(roles)} are needed, one each for {', '.join(sorted(roles))} "
+        "(images that have one content or one group are one): make shards from more images, or set a finer group "
+        "with `blurgen make --set source.group=REGEX`"
     )
