@@ -1,0 +1,406 @@
+"""The feed: what a step sees, wherever, however and by however many it is read; and the pairs to measure with."""
+
+import os
+import threading
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from blurgen.shards import BadShard, Layout, write_master
+from tests.shard_data import grouped
+
+torch = pytest.importorskip("torch")
+from trainers.data import DataOptions, PairSet, open_data  # noqa: E402
+from trainers.feed import HeldOnDevice, load  # noqa: E402
+from trainers.method import MethodConfig  # noqa: E402
+
+LAYOUT = Layout(16, 0, lowres=(2,))
+CONFIG = MethodConfig(batch=6, crop=8)
+
+
+def names(count, prefix="scene "):
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Return shards of 20 groups: 42 samples each for sharp and blurred, too few for whole batches."""
+    groups = [name for name in names(20) for _ in range(3)]
+    return grouped(groups, LAYOUT, crops=2).write(tmp_path_factory.mktemp("data") / "a.h5")
+
+
+def opened(path, pairing="unpaired", seed=0, **settings):
+    return open_data(DataOptions(path), pairing, seed, **settings)
+
+
+def batches(data, count, start=0, config=CONFIG, **settings):
+    with data.feed(config, **settings) as feed:
+        return list(islice(feed.steps(start), count))
+
+
+def levels(images):
+    """Return float images (B, 3, H, W) as the levels (B, H, W, 3) they came from."""
+    return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def place(crop, blurred=False):
+    """Return (sample, y, x, flip) of a crop, which its pixels tell, after checking that they all tell the same."""
+    rows = crop[..., 1].astype(int)
+    columns = 255 - crop[..., 2].astype(int) if blurred else crop[..., 2].astype(int)
+    flip = columns[0, 0] > columns[0, -1]
+    columns = columns[:, ::-1] if flip else columns
+    side = len(crop)
+    assert np.all(crop[..., 0] == crop[0, 0, 0])
+    assert np.all(rows == rows[0, 0] + np.arange(side)[:, None])
+    assert np.all(columns == columns[0, 0] + np.arange(side))
+    return int(crop[0, 0, 0]), int(rows[0, 0]), int(columns[0, 0]), bool(flip)
+
+
+def seen(some, side):
+    crops = np.concatenate([levels(getattr(batch, side)) for batch in some])
+    return [place(crop, side == "blurred") for crop in crops]
+
+
+def same(one, other):
+    return all(
+        torch.equal(a.sharp, b.sharp) and torch.equal(a.blurred, b.blurred) for a, b in zip(one, other, strict=True)
+    )
+
+
+def feed_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
+
+
+def test_batch_is_float_planes_from_minus_one_to_one(path):
+    batch = batches(opened(path), 1)[0]
+    for images in (batch.sharp, batch.blurred):
+        assert images.shape == (6, 3, 8, 8)
+        assert images.dtype == torch.float32
+        assert images.is_contiguous()
+    # The pixel of sample i is (i, y, x).
+    sample, y, x, flip = place(levels(batch.sharp)[0])
+    first = [sample / 127.5 - 1, y / 127.5 - 1, (x + 7 * flip) / 127.5 - 1]
+    assert batch.sharp[0, :, 0, 0].tolist() == pytest.approx(first, abs=1e-6)
+
+
+@pytest.mark.parametrize("side", ["sharp", "blurred"])
+def test_each_pass_sees_every_image_of_the_side_once_in_its_own_order(path, side):
+    data = opened(path)
+    samples = getattr(data, side).samples.tolist()
+    assert len(samples) == 48
+    shown = [sample for sample, *_ in seen(batches(data, 24), side)]
+    passes = [shown[start : start + 48] for start in range(0, 144, 48)]
+    for one in passes:
+        assert sorted(one) == samples
+        assert one != samples
+    assert passes[0] != passes[1] != passes[2]
+
+
+def test_smaller_side_goes_on_with_its_next_pass(tmp_path):
+    sharp = grouped(names(7), LAYOUT, prefix="s/").write(tmp_path / "a.h5")
+    blurred = grouped(names(22), LAYOUT, prefix="b/").write(tmp_path / "b.h5")
+    data = open_data(DataOptions(sharp=sharp, blurred=blurred), "unpaired", 0)
+    assert (len(data.sharp), len(data.blurred)) == (7, 18)
+    assert data.steps_per_epoch(6) == 3
+    shown = [sample for sample, *_ in seen(batches(data, 7), "sharp")]
+    for start in range(0, 42, 7):
+        assert sorted(shown[start : start + 7]) == list(range(7))
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 48), (6, 8), (7, 7), (48, 1), (100, 1)])
+def test_epoch_sees_the_larger_side_once(path, batch, steps):
+    assert opened(path).steps_per_epoch(batch) == steps
+
+
+def test_crops_and_flips_are_drawn_evenly(path):
+    shown = seen(batches(opened(path), 200), "sharp")
+    # 1200 draws: six standard deviations around the mean of 9 corners each and of a fair coin.
+    for axis in (1, 2):
+        counts = np.bincount([one[axis] for one in shown], minlength=9)
+        assert len(counts) == 9
+        assert np.all(abs(counts - 1200 / 9) < 6 * np.sqrt(1200 * 8 / 81))
+    assert abs(sum(flip for *_, flip in shown) - 600) < 6 * np.sqrt(300)
+
+
+def test_sides_are_drawn_independently_without_pairs(path):
+    some = batches(opened(path), 40)
+    sharp, blurred = (np.array([cut[1:] for cut in seen(some, side)]) for side in ("sharp", "blurred"))
+    assert np.all(abs((sharp == blurred).mean(0) - [1 / 9, 1 / 9, 1 / 2]) < 0.2)
+
+
+def test_no_image_is_on_both_sides(path):
+    data = opened(path)
+    used = [set(one.samples.tolist()) for one in (data.sharp, data.blurred, data.validation, data.test)]
+    assert sum(map(len, used)) == len(set().union(*used)) == 120
+
+
+@pytest.mark.parametrize("flips", [True, False])
+def test_pairs_are_cut_alike(path, flips):
+    data = opened(path, "paired")
+    some = batches(data, 32, config=MethodConfig(batch=6, crop=8, flips=flips))
+    sharp, blurred = (seen(some, side) for side in ("sharp", "blurred"))
+    assert sharp == blurred
+    assert {flip for *_, flip in sharp} == {flips, False}
+    assert sorted(sample for sample, *_ in sharp[:96]) == data.sharp.samples.tolist()
+
+
+def test_flips_change_no_crop(path):
+    plain = seen(batches(opened(path), 8, config=MethodConfig(batch=6, crop=8, flips=False)), "sharp")
+    mirrored = seen(batches(opened(path), 8), "sharp")
+    assert [cut[:3] for cut in plain] == [cut[:3] for cut in mirrored]
+
+
+@pytest.mark.parametrize("pairing", ["paired", "unpaired"])
+def test_low_resolution_images_are_cut_at_the_same_place(path, pairing):
+    some = batches(opened(path, pairing, arrays=("sharp", "blurred_x2")), 20)
+    sharp, blurred = seen(some, "sharp"), seen(some, "blurred")
+    assert some[0].blurred.shape == (6, 3, 4, 4)
+    assert {cut[1] for cut in sharp} == {0, 2, 4, 6, 8}
+    doubled = [(sample, 2 * y, 2 * x, flip) for sample, y, x, flip in blurred]
+    assert (doubled == sharp) == (pairing == "paired")
+
+
+@pytest.mark.parametrize("pairing", ["paired", "unpaired"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"workers": 1}, {"workers": 3}, {"workers": 0, "resident": "on"}, {"workers": 2, "resident": "on"}],
+    ids=str,
+)
+def test_pixels_do_not_depend_on_how_they_are_read(path, pairing, settings):
+    data = opened(path, pairing)
+    assert same(batches(data, 20, **settings), batches(data, 20, workers=0, resident="off"))
+
+
+@pytest.mark.parametrize("arrays", [("sharp", "blurred"), ("sharp", "blurred_x2")])
+def test_images_held_on_a_device_are_cut_like_those_read(path, arrays):
+    data = opened(path, arrays=arrays)
+    feed = data.feed(CONFIG, workers=0)
+    domains = feed._store.domains
+    held = HeldOnDevice(domains, feed.span, [load(domain.images, torch.device("cpu")) for domain in domains])
+    for ours, theirs in islice(zip(held.steps(3), feed._store.steps(3), strict=False), 20):
+        assert all(torch.equal(one, other) and one.is_contiguous() for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_the_batch(path, world):
+    data = opened(path)
+    whole = batches(data, 10)
+    parts = [batches(data, 10, rank=rank, world=world) for rank in range(world)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([part[step].sharp for part in parts]), batch.sharp)
+        assert torch.equal(torch.cat([part[step].blurred for part in parts]), batch.blurred)
+        drawn = torch.cat([part[step].noise.normal("z", 4) for part in parts])
+        assert torch.equal(drawn, batch.noise.normal("z", 4))
+        assert [part[step].step for part in parts] == [step] * world
+
+
+@pytest.mark.parametrize("start", [1, 7, 8, 30])
+def test_resumed_feed_goes_on_where_it_would_have_been(path, start):
+    data = opened(path)
+    resumed = batches(data, 5, start)
+    assert same(resumed, batches(data, start + 5)[start:])
+    assert [batch.step for batch in resumed] == list(range(start, start + 5))
+    assert list(resumed[0].noise.samples) == list(range(6 * start, 6 * start + 6))
+
+
+def test_seed_changes_the_order_and_no_role(path):
+    one, other = opened(path, seed=0), opened(path, seed=1)
+    assert list(one.roles()) == list(other.roles())
+    assert not same(batches(one, 3), batches(other, 3))
+    assert same(batches(one, 3), batches(opened(path, seed=0), 3))
+
+
+def test_batches_handed_out_are_not_written_to_again(path):
+    with opened(path).feed(CONFIG, workers=2) as feed:
+        steps = feed.steps()
+        first = next(steps)
+        before = first.sharp.clone()
+        list(islice(steps, 12))
+    assert torch.equal(first.sharp, before)
+
+
+def test_threads_read_ahead_of_the_step(path):
+    feed = opened(path).feed(CONFIG, workers=1)
+    filled = []
+    fill = feed._store.fill
+    feed._store.fill = lambda step, places: filled.append(step) or fill(step, places)
+    steps = feed.steps(5)
+    next(steps)
+    deadline = threading.Event()
+    while len(filled) < 4 and not deadline.wait(0.01):
+        pass
+    assert sorted(filled) == [5, 6, 7, 8]
+    feed.close()
+
+
+def test_closed_feed_leaves_no_thread(path):
+    feed = opened(path).feed(CONFIG, workers=2)
+    steps, others = feed.steps(), feed.steps(4)
+    next(steps), next(others)
+    assert feed_threads()
+    feed.close()
+    assert not feed_threads()
+    assert next(steps, None) is None
+
+
+def test_abandoned_steps_leave_no_thread(path):
+    feed = opened(path).feed(CONFIG, workers=2)
+    next(feed.steps())
+    assert not feed_threads()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_error_of_a_reader_reaches_the_consumer(tmp_path, workers):
+    # Larger than what is read of a file at once.
+    path = grouped(names(4), Layout(64), crops=8).write(tmp_path / "a.h5")
+    with opened(path).feed(CONFIG, workers=workers) as feed:
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(BadShard, match="was cut short after it was opened"):
+            list(islice(feed.steps(), 20))
+        assert not feed_threads()
+
+
+def test_crop_of_the_whole_image_is_the_image(path):
+    shown = seen(batches(opened(path), 8, config=MethodConfig(batch=6, crop=16)), "sharp")
+    assert {cut[1:3] for cut in shown} == {(0, 0)}
+    assert {flip for *_, flip in shown} == {True, False}
+
+
+def test_sharded_and_compressed_sets_feed_the_same(path, tmp_path):
+    made = grouped([name for name in names(20) for _ in range(3)], LAYOUT, crops=2)
+    write_master(made.divided(tmp_path / "set", 7), tmp_path / "m.h5")
+    expected = batches(opened(path), 10)
+    for other in (tmp_path / "m.h5", tmp_path / "set", made.write(tmp_path / "z.h5", "gzip")):
+        assert same(batches(opened(other), 10), expected)
+
+
+def test_roles_name_every_image_once(path):
+    data = opened(path)
+    rows = list(data.roles())
+    assert len({key for *_, key in rows}) == len({digest for _, digest, _ in rows}) == len(rows) == 60
+    shards = data.test.shards
+    expected = {shards.sources["key"][shards.meta["source"][sample]].decode() for sample in data.test.samples}
+    assert {key for role, _, key in rows if role == "test"} == expected
+    assert data.counts == {"test": 12, "validation": 12, "blurred": 48, "sharp": 48}
+
+
+def test_pairs_are_whole_images_with_keys_of_their_own(path):
+    pairs = opened(path).validation
+    assert len({pair.key for pair in pairs}) == len(pairs) == 12
+    for pair, sample in zip(pairs, pairs.samples, strict=True):
+        assert place(pair.sharp) == place(pair.blurred, blurred=True) == (sample, 0, 0, False)
+        assert pair.sharp.shape == pair.blurred.shape == (16, 16, 3)
+        assert pair.key == f"{sample // 2}.png#{sample % 2}"
+    with pytest.raises(IndexError):
+        pairs[12]
+
+
+def test_pairs_of_single_crops_have_the_key_of_their_source(tmp_path):
+    data = opened(grouped(names(5), LAYOUT).write(tmp_path / "a.h5"))
+    assert data.test[0].key == f"{data.test.samples[0]}.png"
+    assert data.test[-1].key == data.test[0].key
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "expected"),
+    [(12, 4, [0, 3, 6, 9]), (12, 5, [0, 2, 4, 7, 9]), (3, 1, [0]), (3, 3, [0, 1, 2]), (3, 9, [0, 1, 2])],
+)
+def test_limited_pairs_are_spread_evenly(path, count, limit, expected):
+    pairs = PairSet(opened(path).test.shards, np.arange(count))
+    assert pairs.limited(limit).samples.tolist() == expected
+    assert pairs.limited(None) is pairs
+
+
+def test_two_files_give_one_side_each(tmp_path):
+    sharp = grouped([*names(6), "t"], Layout(24, sides="sharp"), prefix="s/", splits=[""] * 6 + ["test"])
+    blurred = grouped(names(10), LAYOUT, prefix="b/")
+    options = DataOptions(sharp=sharp.write(tmp_path / "a.h5"), blurred=blurred.write(tmp_path / "b.h5"))
+    data = open_data(options, "unpaired", 0)
+    rows = list(data.roles())
+    assert {key for role, _, key in rows if role == "sharp"} == {f"s/{number}.png" for number in range(6)}
+    assert {key[0] for role, _, key in rows if role != "sharp"} == {"b"}
+    assert data.counts == {"sharp": 6, "test": 1, "validation": 1, "blurred": 8}
+    assert [pair.sharp.shape for pair in (*data.validation, *data.test)] == [(16, 16, 3)] * 2
+    some = batches(data, 4)
+    assert {cut[0] for cut in seen(some, "sharp")} == set(range(6))
+    assert max(cut[1] for cut in seen(batches(data, 40), "sharp")) == 16
+    assert {cut[0] for cut in seen(some, "blurred")} == set(data.blurred.samples.tolist())
+
+
+def test_blurred_images_alone_are_all_trained_on(tmp_path):
+    sharp = grouped(names(2), LAYOUT, prefix="s/").write(tmp_path / "a.h5")
+    blurred = grouped([*names(2), "t"], Layout(16, sides="blurred"), prefix="b/", splits=["", "", "test"])
+    data = open_data(DataOptions(sharp=sharp, blurred=blurred.write(tmp_path / "b.h5")), "unpaired", 0)
+    assert data.counts == {"sharp": 2, "blurred": 2}
+    assert len(data.validation) == len(data.test) == 0
+    assert list(data.test.limited(5)) == []
+    assert len(batches(data, 2)) == 2
+
+
+def test_missing_shards_say_how_to_make_them(tmp_path):
+    message = r"a.h5 does not exist: make it with `blurgen make --src text --out .*a.h5`, or name .* with --data"
+    with pytest.raises(FileNotFoundError, match=message):
+        opened(tmp_path / "a.h5")
+    with pytest.raises(FileNotFoundError, match=r"b.h5 does not exist: .* with --sharp"):
+        open_data(DataOptions(sharp=tmp_path / "b.h5", blurred=tmp_path / "c.h5"), "unpaired", 0)
+
+
+def test_one_side_without_the_other_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--sharp and --blurred must be given together"):
+        DataOptions(sharp=tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays", "message"),
+    [
+        (Layout(16, sides="sharp"), ("sharp", "blurred"), "holds no blurred images, only sharp: give shards of both"),
+        (Layout(16, sides="blurred"), ("sharp", "blurred"), "holds no sharp images, only blurred: give"),
+        (Layout(16, 3), ("sharp", "blurred_x2"), "no blurred_x2 images, only sharp, blurred: make .* --lowres 2`"),
+    ],
+)
+def test_images_that_are_not_there_are_refused(tmp_path, layout, arrays, message):
+    path = grouped(names(5), layout).write(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=message):
+        opened(path, arrays=arrays)
+
+
+def test_two_files_that_cannot_serve_are_refused(path, tmp_path):
+    with pytest.raises(ValueError, match="must not share images"):
+        open_data(DataOptions(sharp=path, blurred=path), "unpaired", 0)
+    other = grouped(names(5), LAYOUT, prefix="s/").write(tmp_path / "a.h5")
+    with pytest.raises(ValueError, match="trains on pairs, which two files cannot give: use --data"):
+        open_data(DataOptions(sharp=other, blurred=path), "paired", 0)
+    with pytest.raises(ValueError, match="pairing must be one of unpaired, paired, got 'both'"):
+        opened(path, "both")
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"crop": 20}, {}, r"have a side of 16 px, and --crop asks for 20: .* `blurgen make --crop 20`"),
+        ({"batch": 5}, {"world": 2}, "--batch must be a multiple of the 2 processes of the run, got 5"),
+        ({}, {"workers": -1}, "--workers must be at least 0, got -1"),
+        ({}, {"resident": "yes"}, "--resident must be one of auto, on, off, got 'yes'"),
+    ],
+)
+def test_feeds_that_cannot_be_are_refused(path, changes, settings, message):
+    with pytest.raises(ValueError, match=message):
+        opened(path).feed(MethodConfig(**{"batch": 6, "crop": 8, **changes}), **settings)
+
+
+def test_crop_must_fit_the_low_resolution_images(path):
+    with pytest.raises(ValueError, match=r"--crop must be a multiple of 2, .*, got 9"):
+        opened(path, arrays=("sharp", "blurred_x2")).feed(MethodConfig(batch=6, crop=9))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": 2}, {"resident": "auto"}], ids=str)
+def test_gpu_sees_the_same_pixels(path, settings):
+    data = opened(path)
+    some = batches(data, 60, device="cuda", **{"resident": "off", **settings})
+    expected = batches(data, 60)
+    for ours, theirs in zip(some, expected, strict=True):
+        assert ours.sharp.is_cuda
+        assert torch.allclose(ours.sharp.cpu(), theirs.sharp, atol=1e-6)
+        assert torch.allclose(ours.blurred.cpu(), theirs.blurred, atol=1e-6)
