@@ -45,7 +45,8 @@ class Float32Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (B, n) times the weight, plus the bias, float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        # The meta device, on which sizes are found without computing, knows no autocast.
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             return super().forward(x.float())
 
 
