@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blurgen.shards import remove_drafts, write_atomically
+from blurgen.shards import write_atomically
 
-FOLDER = "states"
+STATES = "states"
 
 
 class States:
@@ -28,7 +28,7 @@ class States:
     """
 
     def __init__(self, run: Path, keep: int = 2):
-        self.folder, self.keep = run / FOLDER, keep
+        self.folder, self.keep = run / STATES, keep
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         """Write the state after `step` steps, then remove those that are too many.
@@ -77,11 +77,6 @@ class States:
         if paths:
             raise ValueError(f"all states in {self.folder} are damaged: name another --out to begin anew")
         return None
-
-    def remove_drafts(self) -> None:
-        """Remove what a run that was killed while it wrote has left."""
-        if self.folder.is_dir():
-            remove_drafts(self.folder)
 
 
 def is_whole(data: bytes) -> bool:

@@ -18,11 +18,12 @@ from tqdm import tqdm
 from blurgen.lock import FolderLock
 from blurgen.options import as_values, to_toml
 from blurgen.progress import ProgressLine
+from blurgen.shards import remove_drafts
 from trainers.arithmetic import autocast, begin_step, compile_networks, set_precision
-from trainers.checkpoints import States, differences, parse_state
+from trainers.checkpoints import STATES, States, differences, parse_state
 from trainers.data import Data, DataOptions, open_data
 from trainers.feed import Feed
-from trainers.logs import Averages, Log, Rate, write_sheet
+from trainers.logs import SHEETS, Averages, Log, Rate, write_sheet
 from trainers.method import Batch, Context, Method, MethodConfig
 from trainers.processes import Processes, Stop, joined
 from trainers.run_options import RunOptions
@@ -126,7 +127,6 @@ class Training:
         else:
             offset = self.take(parse_state(data))
         if first:
-            self.states.remove_drafts()
             self.describe()
             self.log = Log(out, offset, self.step)
 
@@ -143,8 +143,10 @@ class Training:
         return state["metrics_offset"]
 
     def describe(self) -> None:
-        """Write down what the run is made of."""
+        """Write down what the run is made of, and remove what a killed one was writing."""
         out, job = self.job.out, self.job
+        for folder in (out, out / STATES, out / SHEETS):
+            remove_drafts(folder)
         (out / "config.toml").write_text(to_toml(job.config), encoding="utf-8")
         (out / "run.toml").write_text(to_toml(job.options) + to_toml(job.data), encoding="utf-8")
         rows = ["\t".join(row) for row in self.data.roles()]

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from trainers.data import PairSet
 from trainers.method import Restorer
 from trainers.metrics import psnr
+from trainers.padding import PaddedImage, RestoredImage
 
 MOST_PAIRS, SHEET_ROWS = 64, 4
 
@@ -53,14 +52,6 @@ def measure(restorer: Restorer, pairs: PairSet, device: torch.device) -> Measure
 @torch.inference_mode()
 def restore(restorer: Restorer, blurred: np.ndarray, device: torch.device) -> np.ndarray:
     """Return the restored (scale H, scale W, 3) uint8 image of a blurred (H, W, 3) uint8 one."""
-    height, width = blurred.shape[:2]
-    levels = torch.from_numpy(np.ascontiguousarray(blurred)).to(device)
-    image = levels.permute(2, 0, 1)[None].to(torch.float32) / 127.5 - 1
-    restored = restorer(_padded(image, restorer.multiple))[0, :, : restorer.scale * height, : restorer.scale * width]
-    levels = ((restored.float() + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-def _padded(image: Tensor, multiple: int) -> Tensor:
-    height, width = image.shape[-2:]
-    return pad(image, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+    restored = RestoredImage(blurred, restorer.scale)
+    restored.fill(0, restorer(PaddedImage(blurred, restorer.multiple, device).whole()))
+    return restored.pixels

@@ -1,0 +1,129 @@
+"""Resuming: N steps are k + (N - k) steps, bit for bit; and kill -9 at any moment costs no state that was saved."""
+
+import json
+import random
+import time
+import zipfile
+
+import pytest
+import torch
+from toy_system import finish, start, train_here, write_shards
+
+TOY = {"save_every": 100, "validate_every": 100, "log_every": 2}
+CYCLEGAN = {"width": 2, "blocks": 1, "crop": 32, "batch": 2, "pool": 6, "constant_epochs": 1, "decay_epochs": 2}
+DISENTANGLED = {
+    "width": 2, "scales": 1, "crop": 32, "batch": 2, "domain": "text", "constant_epochs": 1, "decay_epochs": 2,
+}  # fmt: skip
+# Twenty images train, ten a side: five steps are an epoch, and from the sixth on the learning rate falls.
+CASES = {
+    "toy between two updates": ("toy", TOY, 4, 11),
+    "toy in the decay": ("toy", TOY, 13, 17),
+    "cyclegan with its pools partly full": ("cyclegan", CYCLEGAN, 2, 8),
+    "cyclegan in the decay, its pools full": ("cyclegan", CYCLEGAN, 7, 9),
+    "disentangled between two updates, in mid-epoch": ("disentangled", DISENTANGLED, 3, 8),
+    "disentangled between two updates, in the decay": ("disentangled", DISENTANGLED, 7, 9),
+}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("data") / "shards.h5", crop=32)
+
+
+def newest(run):
+    return max((run / "states").glob("*.pt"))
+
+
+def leaves(value, name=""):
+    """Yield every tensor and plain value below `value` with its place."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{name}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from leaves(item, f"{name}/{number}")
+    else:
+        yield name, value
+
+
+def assert_same_training(one, other):
+    """Compare two states by every bit of what training goes on from."""
+    states = [torch.load(newest(run), weights_only=True) for run in (one, other)]
+    first, second = (dict(leaves({"method": state["method"], "step": state["step"]})) for state in states)
+    assert [name for name in {**first, **second} if not same(first.get(name), second.get(name))] == []
+
+
+def same(one, other):
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) and other is not None else one == other
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_n_steps_are_k_and_n_minus_k_steps_bit_for_bit(tmp_path, shards, case):
+    name, values, k, n = CASES[case]
+    straight, parted = tmp_path / "straight", tmp_path / "parted"
+    values = {"data": shards, "device": "cpu", **values}
+    whole = start(train_here, name, out=straight, steps=n, **values)
+    finish(start(train_here, name, out=parted, steps=k, workers=0, **values))
+    assert newest(parted).name == f"{k:08d}.pt"
+    finish(whole, start(train_here, name, out=parted, steps=n, workers=3, **values))
+    assert_same_training(straight, parted)
+
+
+def test_training_moves_every_network_and_more_steps_are_another_state(tmp_path, shards):
+    values = {"data": shards, "device": "cpu", **CYCLEGAN}
+    for steps in (2, 3):
+        train_here("cyclegan", out=tmp_path / str(steps), steps=steps, **values)
+    with pytest.raises(AssertionError, match="generator_sharp"):
+        assert_same_training(tmp_path / "2", tmp_path / "3")
+
+
+def steps_logged(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if "lr" in line]
+
+
+def killed_run(folder, shards, kills, seed):
+    """Train in `folder`, killed so many times at moments drawn from `seed`; return how many kills cut a file short."""
+    rng, cut = random.Random(seed), 0
+    values = {"data": shards, "out": folder, "steps": 100_000, "save_every": 1, "validate_every": 100_000}
+    values |= {"log_every": 1, "ballast": 1 << 19, "device": "cpu", "workers": 0}
+    saved = 0
+    for _ in range(kills):
+        process = start(train_here, **values)
+        deadline = time.monotonic() + 60
+        while steps_saved(folder) <= saved and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        assert steps_saved(folder) > saved
+        saved = steps_saved(folder)
+        with zipfile.ZipFile(newest(folder)) as archive:
+            assert archive.testzip() is None
+        cut += len(list(folder.glob("states/.*.tmp")))
+    finish(start(train_here, **values | {"steps": saved + 3}))
+    return cut, saved + 3
+
+
+def steps_saved(folder):
+    return max((int(path.stem) for path in folder.glob("states/*.pt")), default=0)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.slow)])
+def test_kill_9_at_any_moment_loses_no_saved_state(tmp_path, shards, kills):
+    cut, steps = killed_run(tmp_path / "killed", shards, kills, seed=kills)
+    assert cut >= kills // 6, "the kills did not hit a file that was being written"
+    values = {"data": shards, "steps": steps, "save_every": steps, "validate_every": 100_000, "log_every": 1}
+    train_here(out=tmp_path / "straight", ballast=1 << 19, device="cpu", **values)
+    assert_same_training(tmp_path / "killed", tmp_path / "straight")
+    assert steps_logged(tmp_path / "killed") == list(range(1, steps + 1))
+    assert not list((tmp_path / "killed").rglob(".*.tmp"))
+
+
+def test_lines_of_steps_that_are_done_again_are_cut_off(tmp_path, shards):
+    values = {"data": shards, "out": tmp_path / "run", "save_every": 4, "log_every": 1, "device": "cpu"}
+    train_here(steps=8, **values)
+    newest(tmp_path / "run").unlink()
+    (tmp_path / "run" / "metrics.jsonl").open("a").write('{"step": 9, "lr"')
+    train_here(steps=9, **values)
+    assert steps_logged(tmp_path / "run") == list(range(1, 10))
