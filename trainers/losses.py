@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FLAT = 1e-6
+
 
 def bce_critic(real: Tensor, fake: Tensor) -> Tensor:
     """Return BCE(real, 1) + BCE(fake, 0) of logits, each a mean (Goodfellow et al. 2014)."""
@@ -63,7 +65,9 @@ def color_correlation(image: Tensor, target: Tensor, pool_px: int = 8) -> Tensor
     """
     x, y = pooled(image, pool_px).flatten(), pooled(target, pool_px).flatten()
     x, y = x - x.mean(), y - y.mean()
-    return (x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-6)
+    product = x.norm() * y.norm()
+    # What a flat image has left is rounding, whose sign must not raise an alarm.
+    return torch.where(product > len(x) * FLAT, (x * y).sum() / product, 0.0)
 
 
 def pooled(image: Tensor, pool_px: int) -> Tensor:

@@ -1,0 +1,96 @@
+"""Tiny systems, images and batches for the tests of `trainers`, and what is counted while they run."""
+
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from blurgen.options import build
+from trainers.method import Batch, Context
+from trainers.models import method_class
+from trainers.noise import Noise
+
+CPU = torch.device("cpu")
+TINY = {
+    "disentangled": {"width": 4, "batch": 2, "crop": 32, "scales": 2},
+    "cyclegan": {"width": 4, "batch": 2, "crop": 32, "blocks": 2},
+}
+OTHERWISE = {"width": 4, "batch": 2, "crop": 32}
+FEATURES = "features"
+
+
+class Features(nn.Module):
+    """Two frozen layers in the place of VGG-19's."""
+
+    def __init__(self):
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.weights = nn.ParameterList(
+            torch.randn(8, channels, 3, 3, generator=rng) / (3 * channels**0.5) for channels in (3, 8)
+        )
+        self.requires_grad_(False)
+
+    def forward(self, images):
+        first, second = self.weights
+        return torch.conv2d(torch.conv2d(images, first, stride=2).relu(), second, stride=2)
+
+
+def tiny_config(name, **changes):
+    """Return the Config of a system at a size for tests, with `changes`."""
+    return build(method_class(name).Config, {**TINY.get(name, OTHERWISE), **changes})
+
+
+def tiny(name, seed=0, **changes):
+    """Return a system at a size for tests, with the features of VGG-19 replaced where it needs any."""
+    system, config = method_class(name), tiny_config(name, **changes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return system(config, Context(CPU, Features() if system.needs_features(config) else None))
+
+
+def noise(step=0, samples=(0, 1), seed=0):
+    """Return the random numbers of a step."""
+    return Noise(seed, step, tuple(samples), CPU)
+
+
+def batch_of(config, step=0, seed=0):
+    """Return a batch of random smooth images: sharp ones bright and striped, blurred ones dark."""
+    rng = torch.Generator().manual_seed(seed)
+    size, side = config.batch, config.crop
+    coarse = torch.rand(2, size, 3, 4, 4, generator=rng) - 0.5
+    sharp, blurred = (nn.functional.interpolate(part, side, mode="bilinear") for part in coarse)
+    stripes = torch.arange(side).div(3, rounding_mode="floor").remainder(2) - 0.5
+    return Batch((sharp + 0.4 * stripes + 0.3).clamp(-1, 1), blurred - 0.4, noise(step, range(size)))
+
+
+@contextmanager
+def counted_calls(method):
+    """Context in which the forward calls of each network, and of the features, are counted."""
+    calls, networks = Counter(), dict(method.networks)
+    if method.context.features is not None:
+        networks[FEATURES] = method.context.features
+    handles = [
+        network.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, network in networks.items()
+    ]
+    yield calls
+    for handle in handles:
+        handle.remove()
+
+
+def values(module):
+    """Return copies of the parameters by name."""
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def changed(method, before):
+    """Return the names of the networks of which any parameter differs from `before`, as from `values`."""
+    now = values(method.networks)
+    return {name.partition(".")[0] for name in before if not torch.equal(before[name], now[name])}
+
+
+@pytest.fixture(autouse=True)
+def _quick_convolutions(monkeypatch):
+    """Convolve without oneDNN, which takes twice the time for images this small; import the fixture to have it."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
