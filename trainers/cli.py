@@ -11,7 +11,8 @@ import click
 
 from blurgen import __version__
 from blurgen.commands import Commands, Stoppable, WrongUsage, echo
-from blurgen.options import click_options, nearest, resolve_together
+from blurgen.options import click_options, nearest, resolve, resolve_together
+from trainers.eval_options import EvalOptions
 from trainers.models import MODELS
 from trainers.run_options import RunOptions
 
@@ -126,3 +127,48 @@ def list_command(as_json: bool) -> None:
         needs = f"{row['data']:<9} {'yes' if row['vgg'] else 'no':<7}"
         sizes = f"{row['parameters']:>12,} {row['parameters_of_inference']:>13,}"
         click.echo(f"{row['name']:<14} {row['paper']:<24} {needs} {sizes}")
+
+
+@main.command("eval")
+@click.argument("weights", required=False, type=click.Path(path_type=Path), metavar="[RUN_OR_WEIGHTS]")
+@click.option(
+    "--pairs",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="BLURRED SHARP",
+    help="Folders of real pairs to measure on, matched by name, instead of shards.",
+)
+@click_options(EvalOptions)
+@as_json
+@quiet
+def eval_command(
+    weights: Path | None,
+    pairs: tuple[Path, Path] | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Measure how well a run restores images that it was not trained on, beside the images as they are.
+
+    Without RUN_OR_WEIGHTS, only the images as they are.
+    """
+    try:
+        options = resolve(EvalOptions, flags, config_file, assignments)
+    except ValueError as error:
+        raise WrongUsage(str(error)) from error
+    from trainers import report
+    from trainers.evaluate import evaluate
+
+    evaluation = evaluate(options, weights, pairs, quiet)
+    folder = options.out or report.default_folder(evaluation, options)
+    files = [str(path) for path in report.write(evaluation, folder)] if folder else []
+    facts = report.summary(evaluation) | {"files": files}
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for note in facts.pop("notes"):
+        click.echo(note, err=True)
+    echo({name: value for name, value in facts.items() if name not in ("rows", "files")}, False)
+    click.echo("\n".join(["", report.table(evaluation), "", *files]))

@@ -1,0 +1,42 @@
+"""The options of `trainers eval`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from blurgen.options import option
+from trainers.run_options import DEVICES, PRECISIONS, RANDOM_FEATURES
+
+SPLITS = ("test", "validation", "all")
+DOWNLOAD = "download"
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What is measured, and how."""
+
+    data: Path | None = option(None, "Shards to measure on. [default: those of the run]")
+    split: str = option("test", "Which images of the run's shards: all is all it did not train on.", choices=SPLITS)
+    match: str | None = option(None, "Regular expression of what tells the names of --pairs apart, such as _blur.")
+    limit: int | None = option(None, "Measure at most so many pairs, spread evenly over all.")
+    out: Path | None = option(None, "Folder of the results. [default: eval/NAME beside the weights]")
+    align: int = option(0, "Shift every image by up to so many px to where it fits the sharp one best.")
+    blank: bool = option(False, "Measure a white page, and one of the sharp image's mean colour, too.")
+    device: str = option("auto", "Where it runs; auto takes a GPU where there is one.", choices=DEVICES)
+    precision: str = option("fp32", "Arithmetic: tf32 and bf16 are faster on a GPU.", choices=PRECISIONS)
+    vgg_weights: str | None = option(None, "File of VGG-19's weights for d_vgg, download, or random for trials.")
+    alexnet_weights: Path | None = option(None, "File of AlexNet's weights for lpips.")
+    lpips_weights: Path | None = option(None, "File of the linear weights of LPIPS-Alex 0.1 for lpips.")
+
+    def __post_init__(self) -> None:
+        """Refuse what measures nothing."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if self.align < 0:
+            raise ValueError(f"align must be at least 0, got {self.align}")
+
+    @property
+    def features(self) -> Path | str | None:
+        """Where VGG-19's weights come from, as `trainers.vgg.open_features` takes it."""
+        if self.vgg_weights in (None, DOWNLOAD):
+            return None
+        return self.vgg_weights if self.vgg_weights == RANDOM_FEATURES else Path(self.vgg_weights)

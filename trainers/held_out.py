@@ -1,0 +1,236 @@
+"""The pairs that weights may be measured on: those that their run did not train on."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from blurgen.shards import open_shards
+from blurgen.sources import BadImage
+from blurgen.sources.folder import FolderSource
+from blurgen.sources.keys import decode_key
+from trainers.data import ARRAYS, Pair, PairSet
+from trainers.pretrained import file_sha256
+from trainers.splits import samples_of, used_sources
+
+SPLIT_TABLE = "split.tsv"
+TRAINED_ON = frozenset({"sharp", "blurred", "train"})
+_Read = TypeVar("_Read")
+_SUFFIX = r"\.[^./]+$"
+
+Roles = Mapping[str, frozenset[str]]
+"""SHA-256 of a source image in hexadecimal -> what a run used it for."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Pairs to measure with.
+
+    Attributes
+    ----------
+    pairs : PairSet or FolderPairs
+    notes : tuple of str
+        A sentence on each thing that was left out, or could not be checked.
+    """
+
+    pairs: "PairSet | FolderPairs"
+    notes: tuple[str, ...] = ()
+
+
+def read_roles(folder: Path) -> Roles | None:
+    """Return what the run in `folder` used its images for; None where it left no record.
+
+    Raises
+    ------
+    ValueError
+        The record is damaged.
+    """
+    try:
+        text = (folder / SPLIT_TABLE).read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+    roles: dict[str, frozenset[str]] = {}
+    for line in text.split("\n")[1:-1]:
+        role, tab, rest = line.partition("\t")
+        digest = rest.partition("\t")[0]
+        if not tab or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{folder / SPLIT_TABLE} is damaged: a line must be role, SHA-256 and key, got {line!r}")
+        roles[digest] = roles.get(digest, frozenset()) | {role}
+    return roles
+
+
+def shard_pairs(path: Path, split: str, roles: Roles | None) -> HeldOut:
+    """Return the pairs of shards.
+
+    Of shards that the run kept test images of: those, or its validation images, or with "all" whatever it did not train
+    on. Of other shards: all but what it trained on.
+
+    Parameters
+    ----------
+    path : Path
+        Of the shards.
+    split : str
+        "test", "validation" or "all".
+    roles : mapping or None
+        From `read_roles`.
+
+    Raises
+    ------
+    ValueError
+        There are no such pairs.
+    """
+    shards = open_shards(path)
+    for name in ARRAYS:
+        if name not in shards.layout.arrays:
+            raise ValueError(f"{path} holds no {name} images: pairs of both are needed to measure with")
+    rows = used_sources(shards)
+    used_for = [(roles or {}).get(digest.tobytes().hex(), frozenset()) for digest in shards.sources["sha256"][rows]]
+    is_own = any("test" in used for used in used_for)
+    if split == "all" or (split == "test" and not is_own):
+        wanted = np.array([not used & TRAINED_ON for used in used_for], bool)
+    else:
+        wanted = np.array([split in used and not used & TRAINED_ON for used in used_for], bool)
+    if not wanted.any():
+        raise ValueError(_nothing_left(path, split, all(used & TRAINED_ON for used in used_for)))
+    trained = sum(bool(used & TRAINED_ON) for used in used_for)
+    notes = () if is_own or not trained else (_left_out(trained, len(rows)),)
+    return HeldOut(PairSet(shards, samples_of(shards, rows[wanted])), notes)
+
+
+def _nothing_left(path: Path, split: str, all_trained: bool) -> str:
+    if all_trained:
+        return f"the run trained on every image of {path}: name shards of other images with --data"
+    return f"the run kept no {split} images of {path}: use --split test or --split all"
+
+
+def _left_out(count: int, total: int) -> str:
+    return f"{count} of {total} source images are left out, because the run trained on them"
+
+
+class Files(NamedTuple):
+    """Keys of a blurred and of its sharp image."""
+
+    blurred: str
+    sharp: str
+
+
+class FolderPairs(Sequence):
+    """Pairs of the images in two folders; ``len(pairs)``, ``pairs[i]``, iteration.
+
+    Parameters
+    ----------
+    blurred, sharp : FolderSource
+    files : sequence of Files
+    """
+
+    def __init__(self, blurred: FolderSource, sharp: FolderSource, files: Sequence[Files]):
+        self.blurred, self.sharp, self.files = blurred, sharp, files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return pair `index`; raises `BadImage` with the name of a file that can't be read."""
+        files = self.files[index]
+        sides = (
+            _named(source, key, source.read) for source, key in zip((self.blurred, self.sharp), files, strict=True)
+        )
+        return Pair(*(picture.sharp for picture in sides), files.blurred)
+
+    def limited(self, limit: int | None) -> "FolderPairs":
+        """Return at most `limit` pairs, spread evenly over all; None is no limit."""
+        if limit is None or limit >= len(self):
+            return self
+        chosen = [self.files[number * len(self) // limit] for number in range(limit)]
+        return FolderPairs(self.blurred, self.sharp, chosen)
+
+
+def folder_pairs(blurred: Path, sharp: Path, match: str | None = None, roles: Roles | None = None) -> HeldOut:
+    """Return the pairs of two folders.
+
+    Two files are a pair when their paths below the folders are equal without the suffix, and without what `match`
+    matches; one sharp image may belong to several blurred ones.
+
+    Parameters
+    ----------
+    blurred, sharp : Path
+        The folders.
+    match : str, optional
+        Regular expression of what tells the names of a pair apart, such as ``_blur``.
+    roles : mapping or None
+        From `read_roles`.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder is missing.
+    ValueError
+        There is no pair, none that the run did not train on, or the two images of a pair are not of one size.
+    """
+    for folder in (blurred, sharp):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no folder: --pairs needs one of blurred and one of sharp images")
+    sources = [FolderSource(os.fspath(folder)) for folder in (blurred, sharp)]
+    names = [[entry.key for entry in source.entries()] for source in sources]
+    files, alone = _matched(*names, _pattern(match))
+    if not files:
+        examples = " and ".join(repr(keys[0]) if keys else "nothing" for keys in names)
+        raise ValueError(
+            f"no image of {blurred} has the name of one of {sharp} (they hold {examples}): "
+            "say with --match REGEX what tells the names of a pair apart"
+        )
+    notes = [f"{len(alone)} images have no partner and are left out, such as {alone[0]!r}"] if alone else []
+    for pair in files:
+        _require_one_size(pair, *sources)
+    trained = _trained(roles or {})
+    kept = [pair for pair in files if not _digests(pair, *sources) & trained] if trained else files
+    if not kept:
+        raise ValueError(f"the run trained on every pair of {blurred} and {sharp}: name folders of other images")
+    if len(kept) < len(files):
+        notes.append(_left_out(len(files) - len(kept), len(files)))
+    return HeldOut(FolderPairs(*sources, kept), tuple(notes))
+
+
+def _pattern(match: str | None) -> re.Pattern:
+    try:
+        return re.compile(f"(?:{match})|{_SUFFIX}" if match else _SUFFIX)
+    except re.error as error:
+        raise ValueError(f"--match must be a regular expression, got {match!r}: {error}") from error
+
+
+def _matched(blurred: Iterable[str], sharp: Sequence[str], cut: re.Pattern) -> tuple[list[Files], list[str]]:
+    """Return the pairs, and the images that are of none."""
+    partners = {cut.sub("", key): key for key in reversed(sharp)}
+    partner_of = {key: partners.get(cut.sub("", key)) for key in blurred}
+    used = set(partner_of.values())
+    alone = [key for key, partner in partner_of.items() if partner is None] + [key for key in sharp if key not in used]
+    return [Files(key, partner) for key, partner in partner_of.items() if partner is not None], alone
+
+
+def _require_one_size(pair: Files, blurred: FolderSource, sharp: FolderSource) -> None:
+    sizes = [_named(source, key, source.size) for source, key in zip((blurred, sharp), pair, strict=True)]
+    if sizes[0] != sizes[1]:
+        given = " and ".join(f"{width}x{height}" for width, height in sizes)
+        raise ValueError(f"{pair.blurred} and {pair.sharp} must be of one size, got {given} px")
+
+
+def _named(source: FolderSource, key: str, read: Callable[[str], _Read]) -> _Read:
+    try:
+        return read(key)
+    except BadImage as error:
+        raise BadImage(error.reason, f"{Path(source.root, key)}: {error}") from error
+
+
+def _trained(roles: Roles) -> set[str]:
+    return {digest for digest, used in roles.items() if used & TRAINED_ON}
+
+
+def _digests(pair: Files, blurred: FolderSource, sharp: FolderSource) -> set[str]:
+    """Return what shards of either side, or of both, know a pair by."""
+    sides = [file_sha256(Path(side.root, decode_key(key))) for side, key in zip((blurred, sharp), pair, strict=True)]
+    return {*sides, sha256(bytes.fromhex(sides[1]) + bytes.fromhex(sides[0])).hexdigest()}
