@@ -15,6 +15,7 @@ from blurgen.options import as_values, build
 from blurgen.shards import write_atomically
 from trainers.method import Method, MethodConfig, Restorer
 from trainers.models import method_class
+from trainers.pretrained import load_named
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 
@@ -67,14 +68,16 @@ def load_weights(path: str | os.PathLike, device: torch.device | str = "cpu") ->
         with safe_open(path, "pt", device=str(device)) as file:
             about = json.loads((file.metadata() or {})["trainers"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        method = method_class(about["method"])
-        config = build(method.Config, about["config"])
+        method, facts = method_class(about["method"]), dict(about["facts"])
+        config = build(method.Config, dict(about["config"]))
         with torch.device("meta"):
             restorer = method.Restorer(config)
-        restorer.load_state_dict(tensors, assign=True)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no weights of a system known here: {error}") from error
-    return Weights(path, method, config, about["facts"], restorer.requires_grad_(False).eval())
+        reason = f"it does not state its {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} holds no weights of a system known here: {reason}") from error
+    wanted = {name: tensor.shape for name, tensor in restorer.state_dict().items()}
+    restorer.load_state_dict(load_named(path, tensors, wanted, method.name), assign=True)
+    return Weights(path, method, config, facts, restorer.requires_grad_(False).eval())
 
 
 def _weights_file(path: Path) -> Path:

@@ -16,6 +16,7 @@ from trainers.losses import color_correlation, l1, least_squares_critic, least_s
 from trainers.method import Batch, Method, MethodConfig, Restorer, frozen, require_weights
 from trainers.nets.patch_critic import PatchCritic
 from trainers.nets.resnet_generator import ResnetGenerator
+from trainers.noise import Noise
 from trainers.pool import ImagePool
 
 LEAST_CROP_PX = 32
@@ -37,6 +38,8 @@ class CycleGANConfig(MethodConfig):
         """Refuse values that nothing can be trained with."""
         super().__post_init__()
         require_weights(self, ("adversarial", "cycle", "identity", "pool"))
+        if not self.weights:
+            raise ValueError("at least one loss needs a weight above 0")
         if self.blocks < 1:
             raise ValueError(f"blocks must be at least 1, got {self.blocks}")
         if self.crop < LEAST_CROP_PX or self.crop % 4:
@@ -74,11 +77,15 @@ class CycleGAN(Method):
         self.pools = {"sharp": ImagePool(self.config.pool), "blurred": ImagePool(self.config.pool)}
         networks = {
             "generator_sharp": self.restorer.generator,
-            "generator_blurred": ResnetGenerator(self.config.width, self.config.blocks),
-            "critic_sharp": PatchCritic(self.config.width),
-            "critic_blurred": PatchCritic(self.config.width),
+            "generator_blurred": type(self.restorer)(self.config).generator,
+            "critic_sharp": self.critic(),
+            "critic_blurred": self.critic(),
         }
         return {name: initialise(network, zero_bias=True) for name, network in networks.items()}
+
+    def critic(self) -> nn.Module:
+        """Return the critic of a domain."""
+        return PatchCritic(self.config.width)
 
     def sides(self) -> dict[str, tuple[str, ...]]:
         """Return what the generators' and what the critics' optimiser trains."""
@@ -89,36 +96,66 @@ class CycleGAN(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the generators, then the critics on fakes from the pools."""
-        fakes = {
-            "sharp": self.networks["generator_sharp"](batch.blurred),
-            "blurred": self.networks["generator_blurred"](batch.sharp),
+        fakes = self.translate(batch)
+        return self.update_generators(batch, fakes) | self.update_critics(batch, fakes)
+
+    def translate(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the images of each domain that are made from those of the other."""
+        return {
+            "sharp": self.made("sharp", batch.blurred, batch.noise, "translated"),
+            "blurred": self.made("blurred", batch.sharp, batch.noise, "translated"),
         }
+
+    def made(self, domain: str, image: Tensor, noise: Noise, purpose: str) -> Tensor:
+        """Return images of `domain` made from images of either."""
+        return self.networks[f"generator_{domain}"](image)
+
+    def update_generators(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Update the generators; return their detached losses and what tells inverted colours."""
         losses = self.generator_losses(batch, fakes)
         self.update("generators", sum(weight * losses[name] for name, weight in self.config.weights.items()))
         with torch.no_grad():
             correlation = color_correlation(fakes["sharp"], batch.blurred)
-        critic_losses = self.critic_losses(batch, fakes)
-        self.update("critics", sum(critic_losses.values()))
-        scalars = {name: loss.detach() for name, loss in (losses | critic_losses).items()}
-        return scalars | {"color_correlation": correlation}
+        return {name: loss.detach() for name, loss in losses.items()} | {"color_correlation": correlation}
 
     def generator_losses(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the unweighted losses of the generators that have a weight, by name."""
-        net, weights, losses = self.networks, self.config.weights, {}
+        weights, losses = self.config.weights, {}
         if "adversarial" in weights:
-            with frozen(net["critic_sharp"], net["critic_blurred"]):
-                losses["adversarial"] = least_squares_generator(
-                    net["critic_sharp"](fakes["sharp"])
-                ) + least_squares_generator(net["critic_blurred"](fakes["blurred"]))
-        if "cycle" in weights:
-            losses["cycle"] = l1(net["generator_sharp"](fakes["blurred"]), batch.sharp) + l1(
-                net["generator_blurred"](fakes["sharp"]), batch.blurred
-            )
+            with frozen(self.networks["critic_sharp"], self.networks["critic_blurred"]):
+                losses["adversarial"] = self.adversarial("sharp", batch.sharp, fakes["sharp"]) + self.adversarial(
+                    "blurred", batch.blurred, fakes["blurred"]
+                )
+        losses |= self.cycle_losses(batch, fakes)
         if "identity" in weights:
-            losses["identity"] = l1(net["generator_sharp"](batch.sharp), batch.sharp) + l1(
-                net["generator_blurred"](batch.blurred), batch.blurred
+            losses["identity"] = l1(self.made("sharp", batch.sharp, batch.noise, "kept"), batch.sharp) + l1(
+                self.made("blurred", batch.blurred, batch.noise, "kept"), batch.blurred
             )
         return losses
+
+    def adversarial(self, domain: str, real: Tensor, fake: Tensor) -> Tensor:
+        """Return how far fakes are from being taken for images of `domain`."""
+        return least_squares_generator(self.networks[f"critic_{domain}"](fake))
+
+    def cycle_losses(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return how far images are from themselves once translated there and back."""
+        if "cycle" not in self.config.weights:
+            return {}
+        sharp, blurred = self.returned(batch, fakes)
+        return {"cycle": l1(sharp, batch.sharp) + l1(blurred, batch.blurred)}
+
+    def returned(self, batch: Batch, fakes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the sharp and the blurred images, translated there and back."""
+        return (
+            self.made("sharp", fakes["blurred"], batch.noise, "returned"),
+            self.made("blurred", fakes["sharp"], batch.noise, "returned"),
+        )
+
+    def update_critics(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Update the critics; return their detached losses."""
+        losses = self.critic_losses(batch, fakes)
+        self.update("critics", sum(losses.values()))
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def critic_losses(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss of each critic, on fakes that the pools hand out."""

@@ -82,6 +82,8 @@ class DisentangledConfig(MethodConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.perceptual is not None:
             require_weights(self, ("perceptual",))
+        if not self.weights:
+            raise ValueError("at least one loss needs a weight above 0")
         least = 16 * 2 ** (self.scales - 1)
         if self.crop < least or self.crop % 4:
             raise ValueError(
