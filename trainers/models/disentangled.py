@@ -32,6 +32,7 @@ WEIGHTS = (
     "adversarial",
     "kl",
     "cycle",
+    "perceptual",
     "self_reconstruction",
     "random",
     "latent_regression",
@@ -69,19 +70,19 @@ class DisentangledConfig(MethodConfig):
     self_reconstruction: float = option(10.0, "Weight: each generator remakes its own domain; paper none, code 10.")
     random: float = option(1.0, "Weight: images of random blur codes fool critics of their own; paper none, code 1.")
     latent_regression: float = option(10.0, "Weight: a random blur code can be read again; paper none, code 10.")
-    perceptual_random: float = option(0.1, "Weight as perceptual, of the random branch; paper none, code 0.1.")
+    perceptual_random: float | None = option(
+        None, "Weight as perceptual, of the random branch; that of perceptual if not given; paper none, code 0.1."
+    )
     color: float = option(1.0, "Weight: deblurred and blurred agree in means over 32 px; paper and code none.")
     identity: float = option(0.0, "Weight: a sharp image stays itself, beside self_reconstruction; paper none.")
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be trained with."""
         super().__post_init__()
-        require_weights(self, (*WEIGHTS, "code_noise"))
+        require_weights(self, (name for name in (*WEIGHTS, "code_noise") if getattr(self, name) is not None))
         for name in ("latent", "scales", "generator_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.perceptual is not None:
-            require_weights(self, ("perceptual",))
         if not self.weights:
             raise ValueError("at least one loss needs a weight above 0")
         least = 16 * 2 ** (self.scales - 1)
@@ -96,18 +97,13 @@ class DisentangledConfig(MethodConfig):
         """Loss -> weight, of those that have one."""
         weights = {name: getattr(self, name) for name in WEIGHTS}
         weights["kl"] *= self.batch if self.kl_sum else 1
-        weights["perceptual"] = self._perceptual
+        if weights["perceptual"] is None:
+            weights["perceptual"] = 0.0 if self.domain == "text" else PERCEPTUAL_OF_FACES
+        if weights["perceptual_random"] is None:
+            weights["perceptual_random"] = weights["perceptual"]
         if not self.random:
             weights["latent_regression"] = weights["perceptual_random"] = 0.0
-        elif self.domain == "text":
-            weights["perceptual_random"] = 0.0
         return {name: weight for name, weight in weights.items() if weight}
-
-    @property
-    def _perceptual(self) -> float:
-        if self.perceptual is not None:
-            return self.perceptual
-        return 0.0 if self.domain == "text" else PERCEPTUAL_OF_FACES
 
 
 class DisentangledRestorer(Restorer):
