@@ -3,7 +3,6 @@
 import json
 import random
 import time
-import zipfile
 
 import pytest
 import torch
@@ -100,8 +99,7 @@ def killed_run(folder, shards, kills, seed):
         process.kill()
         process.join()
         saved, cut = steps_saved(folder), cut + bool(drafts(folder))
-        with zipfile.ZipFile(newest(folder)) as archive:
-            assert archive.testzip() is None
+        torch.load(newest(folder), weights_only=True)
     finish(start(train_here, **values | {"steps": saved + 3}))
     return saved + 3, cut
 

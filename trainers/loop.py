@@ -103,7 +103,7 @@ class Training:
         self.data = open_data(job.data, job.system.pairing, options.seed)
         self.epoch_steps = self.data.steps_per_epoch(config.batch)
         self.total = options.total_steps(self.epoch_steps, config.epochs)
-        self.method, self.features = _built(job, processes)
+        self.method, self.features = build_method(job, processes.device)
         compile_networks(self.method.networks.values(), options.compile, processes.device)
         self.states = States(job.out, options.keep)
         self.step, self.best_db = 0, -math.inf
@@ -287,12 +287,12 @@ def _lr(method: Method) -> float:
     return next(iter(method.optimizers.values())).param_groups[0]["lr"]
 
 
-def _built(job: Job, processes: Processes) -> tuple[Method, str]:
+def build_method(job: Job, device: torch.device) -> tuple[Method, str]:
     """Return the system with its first weights, and a sentence on the perceptual features it has."""
     features, words = None, "none"
     if job.system.needs_features(job.config):
-        features, words = open_features(job.options.features)
-        features = features.to(processes.device)
+        features, words = open_features(job.options.features, job.system.last_feature(job.config))
+        features = features.to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.options.seed)
-        return job.system(job.config, Context(processes.device, features)), words
+        return job.system(job.config, Context(device, features)), words
