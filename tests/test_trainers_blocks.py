@@ -157,7 +157,7 @@ def test_residual_block_is_its_formula():
             ]
         )
 
-    first, second = (layer for layer in block.residual if isinstance(layer, nn.Conv2d))
+    first, second = (layer for layer in block.modules() if isinstance(layer, nn.Conv2d))
     values = x[0].double().numpy()
     inner = np.maximum(standardised(convolved(values, first), (1, 2)), 0)
     expected = values + standardised(convolved(inner, second), (1, 2))

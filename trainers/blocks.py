@@ -50,7 +50,16 @@ class Float32Linear(nn.Linear):
             return super().forward(x.float())
 
 
-LAYERS = (InstanceNorm, LayerNorm, Float32Linear)
+class Slope(nn.Module):
+    """The length of a gradient, over all colours, from its two directions."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return (B, 1, H, W) from the differences (B, C, H, W) along both axes."""
+        # At 0 the root alone would have no gradient.
+        return (x.square() + y.square()).mean(1, keepdim=True).add(EPSILON).sqrt()
+
+
+LAYERS = (InstanceNorm, LayerNorm, Float32Linear, Slope)
 """The layers of this file that are no compositions of others."""
 
 
@@ -65,22 +74,30 @@ def doubling_conv(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
 
 
+def dropped(x: Tensor, kept: Tensor | None, rate: float) -> Tensor:
+    """Return x, zero where `kept` (bool, of its shape) is false, else over 1 - rate; x as it is where that is None."""
+    return x if kept is None else x * kept / (1 - rate)
+
+
 class ResidualBlock(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), 3x3 with reflection; nothing after the sum."""
+    """x + norm(conv(drop(relu(norm(conv(x)))))), 3x3 with reflection; nothing after the sum.
 
-    def __init__(self, channels: int):
+    Parameters
+    ----------
+    channels : int
+    dropout : float
+        Share of the values that are dropped.
+    """
+
+    def __init__(self, channels: int, dropout: float = 0.0):
         super().__init__()
-        self.residual = nn.Sequential(
-            *reflected_conv(channels, channels, 3),
-            InstanceNorm(),
-            nn.ReLU(),
-            *reflected_conv(channels, channels, 3),
-            InstanceNorm(),
-        )
+        self.dropout = dropout
+        self.first = nn.Sequential(*reflected_conv(channels, channels, 3), InstanceNorm(), nn.ReLU())
+        self.second = nn.Sequential(*reflected_conv(channels, channels, 3), InstanceNorm())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, H, W) of the shape of x."""
-        return x + self.residual(x)
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return (B, C, H, W) of the shape of x; `kept`, of this shape, too, says which values are not dropped."""
+        return x + self.second(dropped(self.first(x), kept, self.dropout))
 
 
 def with_code(x: Tensor, z: Tensor) -> Tensor:

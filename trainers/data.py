@@ -133,17 +133,17 @@ class Data:
         """
         sides, grid = (self.sharp, self.blurred), max(self.sharp.factor, self.blurred.factor)
         for images in sides:
-            _require_crop(images, config.crop, grid)
+            _require_crop(images, config, grid)
         orders = [self._order(images, config, grid) for images in sides]
         if self.pairing == "paired":
             orders[1] = orders[0]
         domains = [
-            Domain(images, order, config.crop // images.factor) for images, order in zip(sides, orders, strict=True)
+            Domain(images, order, config.fed_crop // images.factor) for images, order in zip(sides, orders, strict=True)
         ]
         return Feed(tuple(domains), config.batch, self.seed, device, workers, resident, rank, world)
 
     def _order(self, images: Images, config: MethodConfig, grid: int) -> Order:
-        slack = images.shards.layout.crop - config.crop
+        slack = images.shards.layout.crop - config.fed_crop
         return Order(self.seed, images.array, len(images), slack, grid, config.flips)
 
     def roles(self) -> Iterator[tuple[str, str, str]]:
@@ -246,8 +246,13 @@ def _require_array(shards: Shards, name: str) -> None:
     raise ValueError(f"{shards.path} holds no {name} images, only {', '.join(held)}: {way}")
 
 
-def _require_crop(images: Images, crop: int, grid: int) -> None:
-    stored, path = images.shards.layout.crop, images.shards.path
+def _require_crop(images: Images, config: MethodConfig, grid: int) -> None:
+    stored, path, crop = images.shards.layout.crop, images.shards.path, config.fed_crop
+    if stored < crop and crop > config.crop:
+        raise ValueError(
+            f"the images of {path} have a side of {stored} px, and the random scales of this system ask for {crop}: "
+            f"make larger ones with `blurgen make --crop {crop}`, or let it ask for less"
+        )
     if stored < crop:
         raise ValueError(
             f"the images of {path} have a side of {stored} px, and --crop asks for {crop}: "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from blurgen.options import option
 from trainers.noise import Noise
+from trainers.vgg import CONV3_3
 
 SCHEDULES = ("linear", "exponential", "constant")
 
@@ -52,6 +53,11 @@ class MethodConfig:
             raise ValueError("constant_epochs and decay_epochs must be at least 0, and not both 0")
 
     @property
+    def fed_crop(self) -> int:
+        """Side of the crops that a step is given, px; more than `crop` where the system cuts that out itself."""
+        return self.crop
+
+    @property
     def epochs(self) -> int:
         """Length of the whole schedule."""
         return self.constant_epochs + self.decay_epochs
@@ -84,7 +90,7 @@ class Batch:
     Attributes
     ----------
     sharp, blurred : Tensor
-        (B, 3, crop, crop) float32 sRGB in [-1, 1]. Unpaired: of different images; paired: of the same.
+        (B, 3, fed_crop, fed_crop) float32 sRGB in [-1, 1]. Unpaired: of different images; paired: of the same.
     noise : Noise
         The random numbers of this step.
     """
@@ -167,6 +173,11 @@ class Method(ABC):
         """Return whether `config` asks for a loss on features of VGG-19."""
         return False
 
+    @classmethod
+    def last_feature(cls, config: MethodConfig) -> int:
+        """Return the index of the last layer of VGG-19 that a loss of `config` compares."""
+        return CONV3_3
+
     def alarms(self, scalars: Mapping[str, float]) -> list[str]:
         """Return a sentence for each known failure that the averages of `step`'s scalars show: inverted colours."""
         correlation = scalars.get("color_correlation", 0.0)
@@ -238,6 +249,26 @@ class Method(ABC):
             optimizer.load_state_dict(state["optimizers"][side])
         self.load_extra_state(state["extra"])
 
+    def load_initial(self, networks: Mapping[str, Tensor]) -> None:
+        """Start from the networks of another run, as in its ``state()["networks"]``, where it has the same ones.
+
+        What only this system has stays as it was initialised.
+
+        Raises
+        ------
+        ValueError
+            A tensor that this system does not have, or has in another shape.
+        """
+        own = self.networks.state_dict()
+        for name, tensor in networks.items():
+            if name not in own or own[name].shape != tensor.shape:
+                raise ValueError(
+                    f"{name} of the run to start from has no place here: give a run of {self.name} "
+                    "whose networks differ from these only in what they lack"
+                )
+        self.networks.load_state_dict(own | dict(networks))
+        self.averaged.load_state_dict(self.restorer.state_dict())
+
     def _adam(self, side: str) -> torch.optim.Adam:
         config = self.config
         return torch.optim.Adam(
@@ -262,11 +293,14 @@ class Restorer(nn.Module):
         How many times larger the output is.
     latent : int
         Size of the code of the blur, 0 where there is none.
+    dropout : float
+        Share of the values inside that training drops, 0 where it drops none.
     """
 
     multiple: int = 4
     scale: int = 1
     latent: int = 0
+    dropout: float = 0.0
 
     def encode(self, blurred: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (B, latent) of the code of the blur; only where `latent` is not 0."""
@@ -275,6 +309,10 @@ class Restorer(nn.Module):
     def restore(self, blurred: Tensor, z: Tensor | None = None) -> Tensor:
         """Return the sharp image, given the code `z` (B, latent) of the blur where there is one."""
         raise TypeError(f"{type(self).__name__} restores nothing")
+
+    def restore_dropping(self, blurred: Tensor, noise: Noise) -> Tensor:
+        """Return the sharp image with a dropout as in training; only where `dropout` is not 0."""
+        raise TypeError(f"{type(self).__name__} has no dropout")
 
     def forward(self, blurred: Tensor, epsilon: Tensor | None = None) -> Tensor:
         """Return the sharp image; `epsilon` (B, latent) draws the code of the blur, else its mean is taken."""

@@ -7,6 +7,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+ALL = "all"
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -55,7 +57,16 @@ class Noise:
             row.uniform_(generator=self._generator(purpose, sample))
         return drawn
 
-    def _generator(self, purpose: str, sample: int) -> torch.Generator:
+    def kept(self, purpose: str, rate: float, *shape: int) -> Tensor:
+        """Return (B, *shape) bool, false with the probability `rate`: what a dropout keeps."""
+        return self.uniform(purpose, *shape) >= rate
+
+    def common(self, purpose: str, *shape: int) -> Tensor:
+        """Return (*shape) float32 numbers from [0, 1) that the samples of all processes have in common."""
+        drawn = torch.empty(shape, device=self.device)
+        return drawn.uniform_(generator=self._generator(purpose, ALL))
+
+    def _generator(self, purpose: str, sample: int | str) -> torch.Generator:
         digest = blake2b(repr((self.seed, self.step, sample, purpose)).encode(), digest_size=8).digest()
         # Seeds of a Generator are signed on the way through Python.
         return torch.Generator(self.device).manual_seed(int.from_bytes(digest, "little") >> 1)

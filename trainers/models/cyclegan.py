@@ -4,6 +4,7 @@ J.-Y. Zhu, T. Park, P. Isola, A. A. Efros: Unpaired Image-to-Image Translation u
 Networks, ICCV 2017.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ class CycleGAN(Method):
         self.pools = {"sharp": ImagePool(self.config.pool), "blurred": ImagePool(self.config.pool)}
         networks = {
             "generator_sharp": self.restorer.generator,
-            "generator_blurred": type(self.restorer)(self.config).generator,
+            "generator_blurred": self.Restorer(self.config).generator,
             "critic_sharp": self.critic(),
             "critic_blurred": self.critic(),
         }
@@ -160,11 +161,15 @@ class CycleGAN(Method):
     def critic_losses(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss of each critic, on fakes that the pools hand out."""
         losses = {}
-        for domain, real in (("sharp", batch.sharp), ("blurred", batch.blurred)):
+        for domain, real, fake in self.judged(batch, fakes):
             critic = self.networks[f"critic_{domain}"]
-            fake = self.pools[domain].exchange(fakes[domain], batch.noise, f"pool of {domain}")
             losses[f"critic_{domain}"] = least_squares_critic(critic(real), critic(fake))
         return losses
+
+    def judged(self, batch: Batch, fakes: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield each domain with its real images and the fakes that its pool hands out."""
+        for domain, real in (("sharp", batch.sharp), ("blurred", batch.blurred)):
+            yield domain, real, self.pools[domain].exchange(fakes[domain], batch.noise, f"pool of {domain}")
 
     def extra_state(self) -> dict[str, Any]:
         """Return the pools."""
