@@ -31,7 +31,7 @@ _MAX_LINKS, _MAX_ATTRS, _MAX_ATTR_BYTES, _MAX_ROWS = 64, 64, 1 << 26, 1 << 40
 _NAMES = re.compile(r"meta|source|manifest|kernel|(sharp|blurred)(_x\d{1,3})?")
 _TABLES = {"meta": META, "source": SOURCE, "manifest": MANIFEST}
 # What h5py raises on a damaged file depends on where the damage is.
-_H5PY_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
+_H5PY_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, NotImplementedError)
 
 
 @dataclass(frozen=True)
