@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from trainers.data import DataOptions, PairSet, open_data  # noqa: E402
 from trainers.feed import HeldOnDevice, load  # noqa: E402
 from trainers.method import MethodConfig  # noqa: E402
+from trainers.order import Order  # noqa: E402
 
 LAYOUT = Layout(16, 0, lowres=(2,))
 CONFIG = MethodConfig(batch=6, crop=8)
@@ -121,12 +122,33 @@ def test_crops_and_flips_are_drawn_evenly(path):
         assert len(counts) == 9
         assert np.all(abs(counts - 1200 / 9) < 6 * np.sqrt(1200 * 8 / 81))
     assert abs(sum(flip for *_, flip in shown) - 600) < 6 * np.sqrt(300)
+    assert abs(sum(y == x for _, y, x, _ in shown) - 1200 / 9) < 6 * np.sqrt(1200 * 8 / 81)
+
+
+def test_cuts_do_not_repeat_themselves():
+    cuts = Order(0, "sharp", 10, slack=1 << 20, grid=1, flips=True).cuts(0, 5000)
+    assert len(set(zip(cuts.y.tolist(), cuts.x.tolist(), strict=True))) == 5000
+    joint = Order(0, "sharp", 10, slack=1 << 20, grid=1, flips=True)
+    for start, count in ((1020, 9), (2045, 1), (9, 2)):
+        for ours, theirs in zip(joint.cuts(start, count), cuts, strict=True):
+            assert np.array_equal(ours, theirs[start : start + count])
 
 
 def test_sides_are_drawn_independently_without_pairs(path):
     some = batches(opened(path), 40)
     sharp, blurred = (np.array([cut[1:] for cut in seen(some, side)]) for side in ("sharp", "blurred"))
     assert np.all(abs((sharp == blurred).mean(0) - [1 / 9, 1 / 9, 1 / 2]) < 0.2)
+
+
+def test_sides_of_equal_size_have_orders_of_their_own(path):
+    data = opened(path)
+    some = batches(data, 8)
+    rows = [
+        [getattr(data, side).samples.tolist().index(sample) for sample, *_ in seen(some, side)]
+        for side in ("sharp", "blurred")
+    ]
+    assert len(rows[0]) == len(rows[1]) == 48
+    assert rows[0] != rows[1]
 
 
 def test_no_image_is_on_both_sides(path):
