@@ -1,0 +1,387 @@
+"""Evaluations: what is measured on what, and what is left behind."""
+
+import csv
+import json
+import math
+from hashlib import sha256
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import toy_system
+from click.testing import CliRunner
+from photos import photo
+from shard_data import grouped
+from skimage.metrics import peak_signal_noise_ratio
+
+from blurgen.shards import Layout, open_shards
+from trainers.bench import COST, Meter, aligned
+from trainers.cli import main
+from trainers.eval_options import EvalOptions
+from trainers.evaluate import evaluate
+from trainers.held_out import folder_pairs, read_roles, shard_pairs
+from trainers.lpips import Lpips
+from trainers.report import default_folder, example_sheet, summary, table, write
+
+ROLE_OF = ["sharp", "sharp", "blurred", "validation", "test", "test"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Train the toy for two steps."""
+    folder = tmp_path_factory.mktemp("run")
+    shards = toy_system.write_shards(folder / "shards.h5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        toy_system.train_here(data=shards, out=folder / "out", steps=2, workers=0)
+    return folder / "out"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def roles_of(content, roles=ROLE_OF):
+    digests = [row["sha256"].tobytes().hex() for row in content.sources]
+    return {digest: frozenset({role}) for digest, role in zip(digests, roles, strict=True) if role}
+
+
+def six(tmp_path, **values):
+    content = grouped([*"abcdef"], Layout(12), 2, **values)
+    return content.write(tmp_path / "six.h5"), content
+
+
+def keys(held_out):
+    return [pair.key for pair in held_out.pairs]
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("test", ["4.png#0", "4.png#1", "5.png#0", "5.png#1"]),
+        ("validation", ["3.png#0", "3.png#1"]),
+        ("all", ["3.png#0", "3.png#1", "4.png#0", "4.png#1", "5.png#0", "5.png#1"]),
+    ],
+)
+def test_own_shards_are_measured_on_what_the_run_kept(tmp_path, split, expected):
+    path, content = six(tmp_path)
+    held_out = shard_pairs(path, split, roles_of(content))
+    assert keys(held_out) == expected
+    assert held_out.notes == ()
+    assert not np.array_equal(held_out.pairs[0].blurred, held_out.pairs[0].sharp)
+
+
+def test_other_shards_are_measured_on_all_that_was_not_trained_on(tmp_path):
+    path, content = six(tmp_path)
+    held_out = shard_pairs(path, "test", roles_of(content, ["sharp", "blurred", "train", None, "validation", None]))
+    assert keys(held_out) == ["3.png#0", "3.png#1", "4.png#0", "4.png#1", "5.png#0", "5.png#1"]
+    assert held_out.notes == ("3 of 6 source images are left out, because the run trained on them",)
+    assert len(shard_pairs(path, "test", None).pairs) == 12
+
+
+def test_an_image_in_two_roles_counts_as_trained_on(tmp_path):
+    path, content = six(tmp_path)
+    roles = roles_of(content) | {content.sources["sha256"][4].tobytes().hex(): frozenset({"test", "sharp"})}
+    assert keys(shard_pairs(path, "test", roles)) == ["5.png#0", "5.png#1"]
+
+
+def test_shards_without_anything_to_measure_are_refused(tmp_path):
+    path, content = six(tmp_path)
+    with pytest.raises(ValueError, match=r"the run trained on every image of .*six.h5: name shards of other images"):
+        shard_pairs(path, "test", roles_of(content, ["sharp"] * 6))
+    with pytest.raises(ValueError, match=r"the run kept no validation images of .*: use --split test or --split all"):
+        shard_pairs(path, "validation", {})
+    sharp = grouped(["a"], Layout(12, sides="sharp")).write(tmp_path / "sharp.h5")
+    with pytest.raises(ValueError, match=r"sharp.h5 holds no blurred images"):
+        shard_pairs(sharp, "test", None)
+
+
+def test_record_of_a_run_is_read_and_checked(tmp_path, run):
+    roles = read_roles(run)
+    shards = open_shards(run.parent / "shards.h5")
+    assert set(roles) == {digest.tobytes().hex() for digest in shards.sources["sha256"]}
+    assert set().union(*roles.values()) == {"sharp", "blurred", "validation", "test"}
+    assert read_roles(tmp_path) is None
+    (tmp_path / "split.tsv").write_text(f"role\tsha256\tkey\ntest\t{'0' * 64}\ta\nsharp\t{'0' * 64}\tb\n")
+    assert read_roles(tmp_path) == {"0" * 64: {"test", "sharp"}}
+    (tmp_path / "split.tsv").write_text("role\tsha256\tkey\ntest\t123\ta\n")
+    with pytest.raises(ValueError, match=r"split.tsv is damaged: a line must be role, SHA-256 and key, got 'test"):
+        read_roles(tmp_path)
+
+
+def write_png(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[..., ::-1])
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Write three pairs of different sizes, and an image without a partner on each side."""
+    for number, (height, width) in enumerate([(40, 50), (36, 36), (41, 33)]):
+        sharp = photo(number, height, width)
+        write_png(tmp_path / f"real/sharp/deep/{number}.png", sharp)
+        write_png(tmp_path / f"real/blur/deep/{number}.png", cv2.GaussianBlur(sharp, (0, 0), 1 + number))
+    write_png(tmp_path / "real/blur/alone.png", photo(8))
+    write_png(tmp_path / "real/sharp/lonely.png", photo(9))
+    return tmp_path / "real/blur", tmp_path / "real/sharp"
+
+
+def test_folders_are_matched_by_name(folders):
+    held_out = folder_pairs(*folders)
+    assert keys(held_out) == [f"deep/{number}.png" for number in range(3)]
+    assert held_out.notes == ("2 images have no partner and are left out, such as 'alone.png'",)
+    np.testing.assert_array_equal(held_out.pairs[1].sharp, photo(1, 36, 36))
+    np.testing.assert_array_equal(held_out.pairs[1].blurred, cv2.GaussianBlur(photo(1, 36, 36), (0, 0), 2))
+    assert [pair.key for pair in held_out.pairs.limited(2)] == ["deep/0.png", "deep/1.png"]
+
+
+def test_several_blurred_images_may_share_a_sharp_one(tmp_path):
+    for number in range(2):
+        write_png(tmp_path / f"blurred/im1_ker{number}_blur.jpg", photo(number))
+    write_png(tmp_path / "sharp/im1.png", photo(5))
+    with pytest.raises(ValueError, match=r"\(they hold 'im1_ker0_blur.jpg' and 'im1.png'\): say with --match REGEX"):
+        folder_pairs(tmp_path / "blurred", tmp_path / "sharp")
+    pairs = folder_pairs(tmp_path / "blurred", tmp_path / "sharp", r"_ker\d_blur").pairs
+    assert len(pairs) == 2
+    np.testing.assert_array_equal(pairs[0].sharp, pairs[1].sharp)
+    with pytest.raises(ValueError, match=r"--match must be a regular expression, got '\('"):
+        folder_pairs(tmp_path / "blurred", tmp_path / "sharp", "(")
+
+
+def test_bad_pairs_are_refused_by_name(folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none is no folder: --pairs needs one of blurred and one of sharp"):
+        folder_pairs(folders[0], tmp_path / "none")
+    write_png(folders[0] / "deep/1.png", photo(1, 36, 37))
+    with pytest.raises(ValueError, match=r"deep/1.png and deep/1.png must be of one size, got 37x36 and 36x36 px"):
+        folder_pairs(*folders)
+    (folders[0] / "deep/1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"blur/deep/1.png: "):
+        folder_pairs(*folders)
+
+
+def test_files_that_were_trained_on_are_left_out(folders):
+    def digest(side, number):
+        return sha256((folders[side] / f"deep/{number}.png").read_bytes()).digest()
+
+    joint = sha256(digest(1, 2) + digest(0, 2)).hexdigest()
+    roles = {digest(1, 0).hex(): frozenset({"sharp"}), joint: frozenset({"train"})}
+    held_out = folder_pairs(*folders, roles=roles)
+    assert keys(held_out) == ["deep/1.png"]
+    assert held_out.notes[1] == "2 of 3 source images are left out, because the run trained on them"
+    with pytest.raises(ValueError, match=r"the run trained on every pair of"):
+        folder_pairs(*folders, roles=roles | {digest(0, 1).hex(): frozenset({"blurred"})})
+    assert len(folder_pairs(*folders, roles={digest(1, 0).hex(): frozenset({"test"})}).pairs) == 3
+
+
+def test_shift_is_found_and_undone():
+    sharp = photo(0, 60, 70)
+    image = np.roll(cv2.GaussianBlur(sharp, (0, 0), 1), (3, -4), (0, 1))
+    part, middle, offsets = aligned(image, sharp, 5)
+    assert offsets == (3, -4)
+    np.testing.assert_array_equal(middle, sharp[5:-5, 5:-5])
+    np.testing.assert_array_equal(part, image[8:58, 1:61])
+    assert aligned(sharp, sharp, 5)[2] == (0, 0)
+    with pytest.raises(ValueError, match=r"--align 30 needs images above 60 px a side, got 70x60"):
+        aligned(image, sharp, 30)
+
+
+def test_rows_hold_the_input_the_output_and_blank_pages(run):
+    evaluation = evaluate(EvalOptions(blank=True), run)
+    assert list(evaluation.means) == ["input", "output", "white", "mean"]
+    assert evaluation.facts["data"] == str(run.parent / "shards.h5")
+    assert evaluation.facts["step"] == 2
+    tested = [line.split("\t")[2] for line in (run / "split.tsv").read_text().splitlines() if line.startswith("test")]
+    assert sorted(image.key for image in evaluation.images) == sorted(tested)
+    for pair, image in zip(evaluation.pairs, evaluation.images, strict=True):
+        rows, sharp = image.rows, pair.sharp
+        white, mean = np.full_like(sharp, 255), np.full_like(sharp, np.rint(sharp.mean((0, 1))))
+        for row, shown in (("input", pair.blurred), ("white", white), ("mean", mean)):
+            assert rows[row]["psnr"] == pytest.approx(peak_signal_noise_ratio(sharp, shown))
+        assert rows["output"]["psnr"] == pytest.approx(peak_signal_noise_ratio(sharp, toy_output(run, pair.blurred)))
+        assert image.merit_db == rows["output"]["psnr"] - rows["input"]["psnr"]
+        assert rows["output"]["seconds"] > 0
+        assert 50 < rows["output"]["peak_mib"] < 10_000
+        assert "seconds" not in rows["input"]
+
+
+def toy_output(run, blurred):
+    """Compute the toy's output in float64 from what the weights file holds."""
+    from safetensors.numpy import load_file
+
+    name = "best.safetensors" if (run / "best.safetensors").exists() else "last.safetensors"
+    tensors = {key.rpartition(".")[2]: value.astype(float) for key, value in load_file(run / name).items()}
+    padded = np.pad(blurred / 127.5 - 1, ((1, 1), (1, 1), (0, 0)), "reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+    values = np.tanh(np.einsum("hwcij,ocij->hwo", windows, tensors["weight"]) + tensors["bias"])
+    return np.rint(np.clip((values + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def test_means_and_spreads_are_those_of_the_images(run):
+    evaluation = evaluate(EvalOptions(), run)
+    values = [image.rows["input"]["ssim"] for image in evaluation.images]
+    assert len(values) > 1
+    assert evaluation.means["input"]["ssim"] == (pytest.approx(np.mean(values)), pytest.approx(np.std(values)))
+    gains = [image.rows["output"]["psnr"] - image.rows["input"]["psnr"] for image in evaluation.images]
+    assert evaluation.gain_db == pytest.approx(np.mean(gains))
+    assert evaluation.improved == sum(gain > 0 for gain in gains)
+
+
+def test_evaluation_repeats_itself(run):
+    def values():
+        rows = [image.rows["output"] for image in evaluate(EvalOptions(), run).images]
+        return [{name: value for name, value in row.items() if name not in COST} for row in rows]
+
+    assert values() == values()
+
+
+def test_weights_alone_are_measured_with_a_warning(run, tmp_path, folders):
+    weights = tmp_path / "elsewhere/last.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes((run / "last.safetensors").read_bytes())
+    evaluation = evaluate(EvalOptions(), weights, folders)
+    assert len(evaluation.images) == 3
+    assert evaluation.notes[-1].startswith(f"there is no split.tsv beside {weights}: it may have been trained on some")
+    with pytest.raises(ValueError, match="what to measure on is missing: give --data SHARDS or --pairs BLURRED SHARP"):
+        evaluate(EvalOptions(), weights)
+    with pytest.raises(ValueError, match="--data and --pairs both say what to measure on"):
+        evaluate(EvalOptions(data=tmp_path), weights, folders)
+    with pytest.raises(FileNotFoundError, match=r"none.h5 does not exist: name shards with --data"):
+        evaluate(EvalOptions(data=tmp_path / "none.h5"), weights)
+
+
+def test_input_alone_needs_no_weights(folders):
+    evaluation = evaluate(EvalOptions(align=2, limit=2), None, folders)
+    assert list(evaluation.means) == ["input"]
+    assert math.isnan(evaluation.gain_db)
+    assert {image.rows["input"]["shift_y"] for image in evaluation.images} == {0}
+    assert evaluation.facts["aligned_by_up_to_px"] == 2
+    assert default_folder(evaluation, EvalOptions()) is None
+    assert "gain_db" not in summary(evaluation)
+
+
+def test_learned_metrics_join_when_their_weights_are_there(folders, tmp_path):
+    assert "d_vgg" not in evaluate(EvalOptions(limit=1), None, folders).means["input"]
+    tensors = {name: torch.rand(tensor.shape) / 99 for name, tensor in Lpips().state_dict().items()}
+    for file, prefix in (("alexnet.pth", "features"), ("heads.pth", "lin")):
+        torch.save({name: t for name, t in tensors.items() if name.startswith(prefix)}, tmp_path / file)
+    options = EvalOptions(
+        limit=1, vgg_weights="random", alexnet_weights=tmp_path / "alexnet.pth", lpips_weights=tmp_path / "heads.pth"
+    )
+    evaluation = evaluate(options, None, folders)
+    assert evaluation.means["input"]["d_vgg"][0] > 0
+    assert evaluation.means["input"]["lpips"][0] > 0
+    assert evaluation.facts["weights_of_d_vgg"] == "random (seed 0), layers 0 to 36, normalised input"
+    assert "sha256" in evaluation.facts["weights_of_lpips"]
+
+
+def test_files_hold_every_image(run, tmp_path):
+    evaluation = evaluate(EvalOptions(align=1), run)
+    assert default_folder(evaluation, EvalOptions(align=1)) == run / "eval/shards-test-aligned1"
+    paths = write(evaluation, tmp_path / "new/folder")
+    rows = list(csv.DictReader(paths[0].open()))
+    said = json.loads(paths[1].read_text())
+    assert len(rows) == 2 * len(evaluation.images)
+    for number, (image, stored) in enumerate(zip(evaluation.images, said["per_image"], strict=True)):
+        before, after = rows[2 * number : 2 * number + 2]
+        assert (before["row"], after["row"]) == ("input", "output")
+        assert float(after["psnr"]) == stored["output"]["psnr"] == image.rows["output"]["psnr"]
+        assert (before["seconds"], float(after["shift_x"])) == ("", stored["output"]["shift_x"])
+        assert stored["image"] == before["image"] == image.key
+    assert said["rows"]["input"]["ssim"]["mean"] == evaluation.means["input"]["ssim"][0]
+    assert cv2.imread(str(paths[2])) is not None
+
+
+def test_what_is_not_finite_stays_valid_json(tmp_path):
+    write_png(tmp_path / "a/0.png", photo(0, 10, 10))
+    write_png(tmp_path / "a/1.png", np.full((20, 20, 3), 255, np.uint8))
+    evaluation = evaluate(EvalOptions(blank=True), None, (tmp_path / "a", tmp_path / "a"))
+    text = write(evaluation, tmp_path / "out")[1].read_text()
+    said = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert said["rows"]["input"]["psnr"] == {"mean": None, "std": None}
+    assert said["per_image"][0]["input"]["ssim"] is None
+    assert said["per_image"][1]["white"]["correlation"] is None
+    assert said["rows"]["input"]["ssim"] == {"mean": 1, "std": 0}
+    lines = table(evaluation).splitlines()
+    assert lines[0].split() == ["psnr", "dB", "ssim", "correlation", "fourier", "fourier_mag"]
+    assert lines[1].split()[:5] == ["input", "inf", "1.0000", "±", "0.0000"]
+
+
+def test_sheet_shows_the_best_the_median_and_the_worst(folders):
+    evaluation = evaluate(EvalOptions(), None, folders)
+    ranks = sorted(evaluation.images, key=lambda image: -image.rows["input"]["psnr"])
+    sheet = example_sheet(evaluation)
+    top = 0
+    for image in ranks:
+        pair = next(pair for pair in evaluation.pairs if pair.key == image.key)
+        height, width = pair.sharp.shape[:2]
+        places = range(top, len(sheet) - height + 1)
+        found = next(y for y in places if np.array_equal(sheet[y : y + height, :width], pair.blurred))
+        np.testing.assert_array_equal(sheet[found : found + height, width + 4 : 2 * width + 4], pair.sharp)
+        top = found + height
+
+
+def test_peak_memory_sees_what_was_freed():
+    meter = Meter(torch.device("cpu"))
+    image = photo(0)
+    _, little = meter.run(lambda given: given, image)
+    result, much = meter.run(lambda given: np.ones(200 * 2**17).astype(np.float64)[:0], image)
+    assert len(result) == 0
+    assert much["peak_mib"] - little["peak_mib"] > 150
+    _, after = meter.run(lambda given: given, image)
+    assert after["peak_mib"] < much["peak_mib"] - 150
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["eval", *map(str, arguments)])
+
+
+def test_command_prints_the_table_and_writes_beside_the_run(run):
+    shown = invoke(run, "--quiet", "--blank")
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert f"weights: {run / 'best.safetensors'}" in lines
+    assert [line.split("  ")[0] for line in lines if " ± " in line] == ["input", "output", "white page", "mean colour"]
+    assert (run / "eval/shards-test/images.csv").exists()
+    as_json = json.loads(invoke(run, "--quiet", "--json", "--limit", 1).stdout)
+    assert as_json["images"] == 1
+    assert as_json["files"][0] == str(run / "eval/shards-test-limit1/images.csv")
+
+
+def test_command_measures_folders_without_a_run(folders, tmp_path):
+    shown = invoke("--pairs", *folders, "--quiet", "--out", tmp_path / "there")
+    assert shown.exit_code == 0, shown.output
+    assert "2 images have no partner and are left out, such as 'alone.png'" in shown.stderr
+    assert shown.stdout.splitlines()[-1] == str(tmp_path / "there/examples.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--limit", "0"], 2, "Error: limit must be at least 1, got 0"),
+        (["--align", "-1"], 2, "Error: align must be at least 0, got -1"),
+        ([], 1, "Error: what to measure on is missing: give --data SHARDS or --pairs BLURRED SHARP"),
+        (["none.safetensors"], 1, "Error: No such file or directory: none.safetensors"),
+        (["--pairs", "none", "."], 1, "Error: none is no folder: --pairs needs one of blurred and one of sharp images"),
+    ],
+)
+def test_command_ends_mistakes_in_one_sentence(arguments, code, message):
+    shown = invoke(*arguments)
+    assert (shown.exit_code, shown.stderr.count("\n")) == (code, 1)
+    assert shown.stderr.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("blurred", "sharp", "options", "psnr_db", "ssim"),
+    [
+        ("gopro/pairs/blur", "gopro/pairs/sharp", {}, 22.55, 0.648),
+        ("text_pan2014/blurred", "text_pan2014/sharp", {}, 15.81, 0.628),
+        ("text_pan2014/blurred", "text_pan2014/sharp", {"align": 8}, 16.64, 0.686),
+    ],
+)
+def test_real_pairs_measure_as_known(data_root, blurred, sharp, options, psnr_db, ssim):
+    found = evaluate(EvalOptions(match=r"_ker\d+_blur", **options), None, (data_root / blurred, data_root / sharp))
+    assert found.means["input"]["psnr"][0] == pytest.approx(psnr_db, abs=0.006)
+    assert found.means["input"]["ssim"][0] == pytest.approx(ssim, abs=0.0006)
