@@ -1,13 +1,12 @@
 """What holds for every system: its restorer, its weights on disk, its presets, its steps, its state."""
 
-import copy
 import json
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainer_data import TINY, _quick_convolutions, batch_of, changed, noise, tiny, tiny_config, values  # noqa: F401
+from trainer_data import _quick_convolutions, batch_of, changed, noise, tiny, tiny_config, values  # noqa: F401
 
 from blurgen.options import as_values, build
 from trainers.method import Batch, Context, Method, Restorer
@@ -30,7 +29,7 @@ def image_of(height, width, count=2, seed=0):
 @pytest.mark.parametrize("name", ["disentangle", "gan", ""])
 def test_unknown_system_is_refused_with_a_known_one(name):
     with pytest.raises(
-        ValueError, match=r"there is no system .*(did you mean '(disentangled|cyclegan)'|known are cyclegan)"
+        ValueError, match=r"there is no system .*(did you mean '(disentangled|\w*gan)'\?|known are as-cyclegan, )"
     ):
         method_class(name)
 
@@ -223,10 +222,12 @@ def test_a_system_goes_on_from_its_state(name, tmp_path):
 @systems
 def test_losses_of_a_batch_are_the_means_over_its_parts(name):
     """Two processes with half a batch each then have the gradient of one with all of it."""
+    # Relativistic losses are the exception: each part needs the means over all others, which processes exchange.
+    changes = {"as-cyclegan": {"gan": "wgan-gp", "generator_every": 1}}.get(name, {})
     whole = batch_of(tiny_config(name, batch=4), step=1)
     scalars = []
     for part in (slice(0, 4), slice(0, 2), slice(2, 4)):
-        method = tiny(name, batch=4)
+        method = tiny(name, batch=4, **changes)
         method.update = lambda *_: None
         scalars.append(method.step(Batch(whole.sharp[part], whole.blurred[part], noise(1, range(4)[part]))))
     joint, *halves = scalars
@@ -236,14 +237,15 @@ def test_losses_of_a_batch_are_the_means_over_its_parts(name):
 
 @systems
 def test_gradients_are_clipped_to_the_norm_given_and_logged_before(name):
-    free, clipped = tiny(name), tiny(name, clip_norm=1e-3)
+    once = {"critic_updates": 1} if hasattr(tiny_config(name), "critic_updates") else {}
+    free, clipped = tiny(name, **once), tiny(name, clip_norm=1e-3, **once)
     for method in (free, clipped):
         method.step(batch_of(method.config, 1))
     for side, norm in free.grad_norms.items():
-        grads = [p.grad for p in clipped.parameters(side)]
+        grads = [p.grad for p in clipped.parameters(side) if p.requires_grad]
         assert norm > 1e-3
         assert torch.stack([grad.norm() for grad in grads]).norm().item() == pytest.approx(1e-3, rel=1e-2)
-    first = "critics" if name == "disentangled" else "generators"
+    first = next(iter(free.grad_norms))
     assert clipped.grad_norms[first].item() == pytest.approx(free.grad_norms[first].item(), rel=1e-4)
 
 
@@ -394,8 +396,3 @@ def test_networks_are_on_the_device_that_is_asked_for(name):
         method = method_class(name)(config, context)
     for module in (method.networks, method.restorer, method.averaged):
         assert {p.device.type for p in module.parameters()} == {"meta"}
-
-
-def test_every_system_has_a_tiny_size():
-    assert set(TINY) <= set(MODELS)
-    assert copy.deepcopy(TINY) == TINY
