@@ -1,6 +1,5 @@
-"""Which feature maps of a network have to lie on disk while it is computed in bands of rows, and which need not."""
+"""Which feature maps of a network must be kept whole while it is computed in bands of rows."""
 
-import copy
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import torch
 from torch import fx
 from torch.fx.passes.shape_prop import ShapeProp
 
+from trainers.memory import meta_twin
 from trainers.moments import NORMS
 from trainers.rows import Layer, is_mean_over_pixels, is_pointwise, layer_of
 
@@ -25,7 +25,7 @@ class Stage(NamedTuple):
     order : tuple of Node
         What is computed for it, itself last, each after what it needs; and first of all `leaves`.
     leaves : frozenset of Node
-        What is read: the image and stored maps.
+        What is read: the image and maps that are kept.
     rows : int
         Rows of a band.
     cost : float
@@ -40,7 +40,7 @@ class Stage(NamedTuple):
 
 
 class BandPlan:
-    """What is stored and in which passes, for one network and one size of image.
+    """What is kept and in which passes, for one network and one size of image.
 
     Parameters
     ----------
@@ -52,17 +52,19 @@ class BandPlan:
         Size of the code that the graph takes, if it takes one.
     band_bytes : int
         Bound for the feature maps of a band.
+    keep : bool
+        False plans as if norms needed no statistics, to see what depends on what.
 
     Attributes
     ----------
     sizes : dict of Node to (channels, height, width)
         The maps.
-    stored : set of Node
-        Those that are written to disk.
+    kept : set of Node
+        Those that are kept whole.
     stages : dict of Node to Stage
         In the order in which they run, by target.
-    disk_bytes : int
-        The most that lies on disk at one time, in float32.
+    kept_bytes : int
+        What is kept at one time, at most, in float32.
 
     Raises
     ------
@@ -70,16 +72,24 @@ class BandPlan:
         The network has a layer that cannot be computed in bands.
     """
 
-    def __init__(self, graph: fx.GraphModule, height: int, width: int, latent: int = 0, band_bytes: int = BAND_BYTES):
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        height: int,
+        width: int,
+        latent: int = 0,
+        band_bytes: int = BAND_BYTES,
+        keep: bool = True,
+    ):
         self.graph, self._band_bytes = graph, band_bytes
         self.sizes = _map_sizes(graph, height, width, latent)
         self.layers: dict[fx.Node, Layer] = {}
         for node in self.sizes:
             if node.op == "call_module" and (layer := layer_of(self.module(node))) is not None:
                 self.layers[node] = layer
-        self.stored = self._find_stored()
+        self.kept = self._find_kept() if keep else set()
         self.stages = {target: self._stage(target) for target in self._find_targets()}
-        self.disk_bytes = max(map(sum, self._bytes_on_disk()), default=0)
+        self.kept_bytes = max(map(sum, self._bytes_kept()), default=0)
 
     def module(self, node: fx.Node) -> torch.nn.Module:
         """Return the module that a node calls."""
@@ -112,7 +122,7 @@ class BandPlan:
         return [source for source in node.all_input_nodes if source in self.sizes]
 
     def last_uses(self) -> dict[fx.Node, fx.Node]:
-        """Return the target of the last stage that reads each stored map."""
+        """Return the target of the last stage that reads each kept map."""
         return {leaf: target for target, stage in self.stages.items() for leaf in stage.leaves}
 
     def bytes_of(self, node: fx.Node, rows: int | None = None) -> int:
@@ -120,12 +130,12 @@ class BandPlan:
         channels, height, width = self.sizes[node]
         return channels * width * (height if rows is None else rows) * FLOAT_BYTES
 
-    def _find_stored(self) -> set[fx.Node]:
-        """Return what norms normalise, and the sums of stored maps that are used more than once.
+    def _find_kept(self) -> set[fx.Node]:
+        """Return what norms normalise, and the sums of kept maps that are used more than once.
 
         The latter are the residual sums: computed from what they are the sum of, the n-th would read n maps.
         """
-        stored: set[fx.Node] = set()
+        kept: set[fx.Node] = set()
         reads: dict[fx.Node, set[fx.Node]] = {}
         for node in self.sizes:
             if node.op == "placeholder" and any(map(self.is_norm, node.users)):
@@ -133,21 +143,21 @@ class BandPlan:
             reads[node] = set().union(*(reads[source] for source in self.maps_into(node)))
             users = [user for user in node.users if user.op != "output"]
             if any(map(self.is_norm, users)) or (len(users) > 1 and len(reads[node]) > 1):
-                stored.add(node)
+                kept.add(node)
                 reads[node] = {node}
-        return stored
+        return kept
 
     def _find_targets(self) -> Iterator[fx.Node]:
-        """Yield what is computed over all rows: stored maps, maps whose mean is taken, and the image that comes out."""
+        """Yield what is computed over all rows: kept maps, maps whose mean is taken, and the image that comes out."""
         for node in self.graph.graph.nodes:
-            if node in self.stored:
+            if node in self.kept:
                 yield node
             elif node not in self.sizes:
-                yield from (source for source in self.maps_into(node) if source not in self.stored)
+                yield from (source for source in self.maps_into(node) if source not in self.kept)
 
     def _stage(self, target: fx.Node) -> Stage:
         def is_leaf(node: fx.Node) -> bool:
-            return node.op == "placeholder" or (node in self.stored and node is not target)
+            return node.op == "placeholder" or (node in self.kept and node is not target)
 
         wanted, leaves = {target}, set()
         for node in reversed(self.sizes):
@@ -167,11 +177,11 @@ class BandPlan:
         spans = self.spans(stage, first, first + stage.rows)
         return sum(self.bytes_of(node, high - low) for node, (low, high) in spans.items())
 
-    def _bytes_on_disk(self) -> Iterator[list[int]]:
-        """Yield the sizes of the maps that lie on disk in each stage."""
+    def _bytes_kept(self) -> Iterator[list[int]]:
+        """Yield the sizes of the maps that are kept in each stage."""
         last_uses, held = self.last_uses(), set()
         for target in self.stages:
-            if target in self.stored:
+            if target in self.kept:
                 held.add(target)
             yield [self.bytes_of(node) for node in held]
             held -= {node for node, last in last_uses.items() if last is target}
@@ -180,7 +190,7 @@ class BandPlan:
 def _map_sizes(graph: fx.GraphModule, height: int, width: int, latent: int) -> dict[fx.Node, tuple[int, int, int]]:
     """Return (channels, height, width) of all nodes that are maps, in the order in which they are computed."""
     images = [torch.empty(1, 3, height, width, device="meta"), torch.empty(1, latent, device="meta")]
-    traced = copy.deepcopy(graph).to("meta")
+    traced = meta_twin(graph)
     inputs = images[: sum(node.op == "placeholder" for node in graph.graph.nodes)]
     with torch.no_grad():
         ShapeProp(traced).propagate(*inputs)

@@ -1,14 +1,15 @@
 """The exact result of a network on an image whose feature maps do not fit in memory.
 
-Instance and layer norms need statistics of whole maps. What they normalise is computed in bands of rows, written to a
-temporary file as it comes, and measured on the way; so is each sum of two such maps that is used more than once. All
-other layers (convolutions, paddings, activations) are never stored: what comes next asks for a band of rows, and they
-are computed for the rows that this needs, with the true neighbours of the band at its edges. The statistics, and the
-mean over the pixels that a code of the blur is read from, are joined in float64. So the result is that of the whole
-image but for the order of sums: in float32 to about 1e-5.
+Instance and layer norms need statistics of whole maps. What they normalise is computed in bands of rows, kept as it
+comes, and measured on the way; so is each sum of two such maps that is used more than once. All other layers
+(convolutions, paddings, activations) are never kept: what comes next asks for a band of rows, and they are computed
+for the rows that this needs, with the true neighbours of the band at its edges. The statistics, and the mean over the
+pixels that a code of the blur is read from, are joined in float64. So the result is that of the whole image but for
+the order of sums: in float32 to about 1e-5.
 
-Resident are the weights, the image, its result, and about `band_bytes` of feature maps; `BandPlan.disk_bytes` says how
-much lies on disk at worst. The files are read and written, not mapped: mapped pages would count as memory in use.
+What is kept takes `BandPlan.kept_bytes` at worst, in memory or in temporary files. With files, resident are the
+weights, the image, its result, and about `band_bytes` of feature maps. The files are read and written, not mapped:
+mapped pages would count as memory in use.
 """
 
 import os
@@ -21,19 +22,42 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from blurgen.shards.writing import write_all
+from blurgen.shards.drafts import write_all
 from trainers.band_plan import BandPlan, Stage
 from trainers.moments import Moments, Normalisation
 from trainers.padding import PaddedImage
 from trainers.rows import Rows
 
 
-class StoredMap:
+class MapInMemory:
+    """A feature map on a device."""
+
+    def __init__(self, size: tuple[int, int, int], device: torch.device):
+        self._size, self._device = size, device
+        self._values: Tensor | None = None
+
+    def write(self, first: int, rows: Tensor) -> None:
+        """Write rows (1, C, n, W) from row `first` on."""
+        if self._values is None:
+            self._values = torch.empty(1, *self._size, dtype=rows.dtype, device=self._device)
+        self._values[:, :, first : first + rows.shape[2]] = rows
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Return the rows `first` to `last` (excluded), (1, C, n, W)."""
+        return self._values[:, :, first:last]
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._values = None
+
+
+class MapOnDisk:
     """A feature map in a temporary file, which no name leads to: it is gone when it is closed, or its process dies."""
 
-    def __init__(self, folder: Path, channels: int, width: int):
+    def __init__(self, size: tuple[int, int, int], folder: Path):
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self._channels, self._width, self._dtype = channels, width, torch.float32
+        self._channels, _, self._width = size
+        self._dtype = torch.float32
 
     def write(self, first: int, rows: Tensor) -> None:
         """Write rows (1, C, n, W) from row `first` on."""
@@ -68,7 +92,7 @@ def run_in_bands(
     image: PaddedImage,
     z: Tensor | None = None,
     fill: Callable[[int, Tensor], None] = lambda first, rows: None,
-    scratch: Path | None = None,
+    keep_in: Path | torch.device | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Any:
     """Run a network on a whole image, and return what is no map of its output; call it without gradients.
@@ -81,12 +105,12 @@ def run_in_bands(
         (1, latent), the code that the network takes.
     fill : callable
         Takes the bands of the image that comes out: the number of the first row, and rows (1, C, n, W).
-    scratch : Path, optional
-        The folder for temporary files.
+    keep_in : Path or torch.device
+        Where maps are kept: in temporary files in a folder, or in the memory of a device, by default the image's.
     progress : callable
         Is told how much of the work is done, 0 to 1.
     """
-    run = _Run(plan, image, z, scratch or Path(tempfile.gettempdir()))
+    run = _Run(plan, image, z, keep_in or image.device)
     try:
         return run.finish(fill, progress)
     finally:
@@ -96,17 +120,17 @@ def run_in_bands(
 class _Run:
     """What is known while a plan is carried out: values, moments and stored maps by node."""
 
-    def __init__(self, plan: BandPlan, image: PaddedImage, z: Tensor | None, scratch: Path):
-        self._plan, self._image, self._scratch = plan, image, scratch
+    def __init__(self, plan: BandPlan, image: PaddedImage, z: Tensor | None, keep_in: Path | torch.device):
+        self._plan, self._image, self._keep_in = plan, image, keep_in
         self._code = z
         self._values: dict[fx.Node, Any] = {}
         self._moments: dict[fx.Node, Moments] = {}
         self._norms: dict[fx.Node, Normalisation] = {}
-        self._maps: dict[fx.Node, StoredMap] = {}
+        self._maps: dict[fx.Node, MapInMemory | MapOnDisk] = {}
 
     def close(self) -> None:
-        for stored in self._maps.values():
-            stored.close()
+        for kept in self._maps.values():
+            kept.close()
 
     def finish(self, fill: Callable[[int, Tensor], None], progress: Callable[[float], None]) -> Any:
         plan, done = self._plan, 0.0
@@ -120,8 +144,8 @@ class _Run:
                     self._take(node, last, rows, fill if goes_out else None)
                     progress((done + stage.cost * last / plan.sizes[node][1]) / total)
                 done += stage.cost
-                for stored in [one for one, target in last_uses.items() if target is node and one in self._maps]:
-                    self._maps.pop(stored).close()
+                for kept in [one for one, target in last_uses.items() if target is node and one in self._maps]:
+                    self._maps.pop(kept).close()
             elif node.op == "output":
                 return None if plan.maps_into(node) else fx.node.map_arg(node.args[0], self._values.__getitem__)
             elif node not in plan.sizes:
@@ -141,10 +165,10 @@ class _Run:
             fill(first, rows)
         if self._plan.is_measured(node):
             self._moments.setdefault(node, Moments()).add(rows)
-        if node in self._plan.stored:
+        if node in self._plan.kept:
             if node not in self._maps:
-                channels, _, width = self._plan.sizes[node]
-                self._maps[node] = StoredMap(self._scratch, channels, width)
+                kind = MapOnDisk if isinstance(self._keep_in, Path) else MapInMemory
+                self._maps[node] = kind(self._plan.sizes[node], self._keep_in)
             self._maps[node].write(first, rows)
 
     def _rows(self, stage: Stage, first: int, last: int) -> Tensor:

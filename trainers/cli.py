@@ -4,6 +4,8 @@ Commands import what they need when they run, so that ``trainers --help`` answer
 """
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import click
 from blurgen import __version__
 from blurgen.commands import Commands, Stoppable, WrongUsage, echo
 from blurgen.options import click_options, nearest, resolve, resolve_together
+from trainers.deblur_options import DeblurOptions
 from trainers.eval_options import EvalOptions
 from trainers.models import MODELS
 from trainers.run_options import RunOptions
 
+EXIT_FAILED, EXIT_BAD_INPUTS = 1, 3
 NO_TORCH = 'trainers needs PyTorch, which is not installed: run `pip install "blurgen[train]"`'
 
 
@@ -172,3 +176,44 @@ def eval_command(
         click.echo(note, err=True)
     echo({name: value for name, value in facts.items() if name not in ("rows", "files")}, False)
     click.echo("\n".join(["", report.table(evaluation), "", *files]))
+
+
+@main.command("deblur")
+@click.argument("weights", type=click.Path(path_type=Path), metavar="RUN_OR_WEIGHTS")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click_options(DeblurOptions)
+@as_json
+@quiet
+def deblur_command(
+    weights: Path,
+    inputs: tuple[Path, ...],
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Deblur photographs: files, and folders with all images below them, of any size.
+
+    Results are RGB PNG files with the depth and the alpha of the input, upright. Exit code 3: some inputs were left
+    out; 1: all of them.
+    """
+    try:
+        options = resolve(DeblurOptions, flags, config_file, assignments)
+    except ValueError as error:
+        raise WrongUsage(str(error)) from error
+    with Stoppable():
+        from trainers.photographs import deblur_photographs
+
+        outcome = deblur_photographs(options, weights, inputs, quiet, None if as_json else _echo_path)
+    if as_json:
+        click.echo(json.dumps(outcome.facts(), indent=1))
+    elif outcome.kept and not quiet:
+        click.echo(f"{len(outcome.kept)} results were there already: --overwrite makes them anew", err=True)
+    if outcome.bad:
+        sys.exit(EXIT_BAD_INPUTS if outcome.written or outcome.kept else EXIT_FAILED)
+
+
+def _echo_path(path: Path) -> None:
+    # As bytes, since not every file name is text.
+    click.echo(os.fsencode(path))

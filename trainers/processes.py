@@ -85,7 +85,7 @@ def joined(device: str) -> Iterator[Processes]:
         There is no GPU for "cuda", or fewer than processes.
     """
     world = int(os.environ.get("WORLD_SIZE", 1))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    chosen = device_named(device, int(os.environ.get("LOCAL_RANK", 0)))
     if world == 1:
         yield Processes(chosen)
         return
@@ -97,7 +97,8 @@ def joined(device: str) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def device_named(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device of a process for "auto", "cpu" or "cuda"; raises ValueError where there is no GPU for it."""
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")

@@ -1,0 +1,184 @@
+"""Deblur the photographs in files and folders: what `trainers deblur` does."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from blurgen.progress import ProgressLine
+from blurgen.sources import BadImage
+from blurgen.sources.full_depth import Pixels
+from trainers.deblur_options import DeblurOptions
+from trainers.infer import GIB, Means, TooLarge, deblur_colors, enlarge_alpha
+from trainers.method import Restorer
+from trainers.noise import Noise
+from trainers.pictures import (
+    Input,
+    find_inputs,
+    name_outputs,
+    read_photograph,
+    refuse_inputs_as_outputs,
+    write_png,
+)
+from trainers.processes import device_named
+from trainers.weights import load_weights
+
+
+class LeftOut(NamedTuple):
+    """An input without a result, and why."""
+
+    input: Path
+    reason: str
+    message: str
+
+
+@dataclass
+class Outcome:
+    """What has been done, of a number of inputs.
+
+    Attributes
+    ----------
+    total : int
+        Inputs.
+    written, kept : list of Path
+        Results, new ones and those that were there already.
+    bad : list of LeftOut
+    done : float
+        Inputs dealt with, and the part of the one that is being dealt with.
+    """
+
+    total: int
+    written: list[Path] = field(default_factory=list)
+    kept: list[Path] = field(default_factory=list)
+    bad: list[LeftOut] = field(default_factory=list)
+    done: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """Return what there is to tell, as plain values; bytes of file names that are no text become U+FFFD."""
+        paths = {"written": self.written, "kept": self.kept}
+        shown = {name: [_as_text(path) for path in some] for name, some in paths.items()}
+        return shown | {"left_out": [bad._asdict() | {"input": _as_text(bad.input)} for bad in self.bad]}
+
+    @property
+    def note(self) -> str:
+        """How many inputs were left out, if any were."""
+        return f"{len(self.bad)} left out" if self.bad else ""
+
+
+def _as_text(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+class Job(NamedTuple):
+    """An input and its results: one, or one per code that is drawn."""
+
+    input: Input
+    outputs: tuple[Path, ...]
+
+
+def plan_jobs(options: DeblurOptions, paths: Iterable[Path]) -> list[Job]:
+    """Return what is to be done; raises ValueError where a result would overwrite an input."""
+    inputs = find_inputs(paths, options.out)
+    endings = [""] if options.z_samples is None else [f"_z{number}" for number in range(options.z_samples)]
+    jobs = [
+        Job(one, tuple(options.out / _with_ending(name, ending) for ending in endings))
+        for one, name in zip(inputs, name_outputs([one.name for one in inputs]), strict=True)
+    ]
+    refuse_inputs_as_outputs(inputs, (path for job in jobs for path in job.outputs))
+    return jobs
+
+
+def _with_ending(name: PurePath, ending: str) -> PurePath:
+    return name.with_name(f"{name.name}{ending}.png")
+
+
+def deblur_photographs(
+    options: DeblurOptions,
+    model: Path,
+    paths: Iterable[Path],
+    quiet: bool = False,
+    tell: Callable[[Path], None] | None = None,
+) -> Outcome:
+    """Write the deblurred photographs of `paths`, files and folders, and return what came of them.
+
+    An input that cannot be read whole is left out, and so is one that memory or disk are too small for; the others go
+    on. A result that is there already is left as it is, so that the same call continues one that was stopped.
+
+    Parameters
+    ----------
+    model : Path
+        A run, or its weights.
+    quiet : bool
+        Show no progress; inputs left out are named on stderr all the same.
+    tell : callable, optional
+        Is told each result when it is written.
+
+    Raises
+    ------
+    ValueError
+        No weights, no inputs, a result in the place of an input, or codes asked for where there are none.
+    """
+    weights = load_weights(model)
+    jobs = plan_jobs(options, paths)
+    if options.z_samples is not None and not weights.restorer.latent:
+        raise ValueError(f"--z-samples draws codes of the blur, and {weights.method.name} has none: leave it out")
+    device = device_named(options.device)
+    memory = None if options.memory_gib is None else int(options.memory_gib * GIB)
+    means = Means(device, options.precision, options.tiles, memory, options.scratch or options.out)
+    restorer, outcome = weights.restorer.to(device), Outcome(len(jobs))
+    with ProgressLine(quiet, "images") as line:
+        for number, job in enumerate(jobs):
+
+            def show(done: float, number: int = number) -> None:
+                outcome.done = number + 1 if done == 1 else round(number + done, 2)
+                line.show(outcome)
+
+            try:
+                for path in _run(job, restorer, means, options, outcome, show):
+                    if tell:
+                        tell(path)
+            except (BadImage, TooLarge, MemoryError, torch.OutOfMemoryError) as error:
+                _leave_out(job, error, outcome)
+            show(1.0)
+    return outcome
+
+
+def _leave_out(job: Job, error: Exception, outcome: Outcome) -> None:
+    reason = error.reason if isinstance(error, BadImage) else "too-large"
+    message = str(error).partition("\n")[0] or "there is not enough memory: give --memory-gib, or take --tiles exact"
+    outcome.bad.append(LeftOut(job.input.path, reason, message))
+    print(f"{_as_text(job.input.path)} is left out: {message}", file=sys.stderr)
+
+
+def _run(
+    job: Job, restorer: Restorer, means: Means, options: DeblurOptions, outcome: Outcome, show: Callable[[float], None]
+) -> Iterator[Path]:
+    """Write the results of one input; yield each."""
+    missing = [path for path in job.outputs if options.overwrite or not path.exists()]
+    outcome.kept += [path for path in job.outputs if path not in missing]
+    if not missing:
+        return
+    pixels, digest = read_photograph(job.input.path)
+    alpha = None if pixels.alpha is None else enlarge_alpha(pixels.alpha, restorer.scale)
+    codes = _draw_codes(restorer, options, digest)
+    for number, path in enumerate(missing):
+        epsilon = None if codes is None else codes[job.outputs.index(path)][None]
+        colors = deblur_colors(
+            restorer, pixels.colors, means, epsilon, lambda done, number=number: show((number + done) / len(missing))
+        )
+        write_png(path, Pixels(colors, alpha, pixels.profile))
+        outcome.written.append(path)
+        yield path
+
+
+def _draw_codes(restorer: Restorer, options: DeblurOptions, digest: bytes) -> Tensor | None:
+    """Return (n, latent) numbers from N(0, 1), the same for the same image whatever its name and the device."""
+    if options.z_samples is None:
+        return None
+    noise = Noise(options.seed, 0, range(options.z_samples), torch.device("cpu"))
+    return noise.normal(f"code of {digest.hex()}", restorer.latent)
