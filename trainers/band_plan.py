@@ -13,6 +13,7 @@ from trainers.rows import Layer, is_mean_over_pixels, is_pointwise, layer_of
 
 BAND_BYTES = 256 << 20
 FLOAT_BYTES = 4
+MANY_USERS = 2
 
 
 class Stage(NamedTuple):
@@ -131,18 +132,21 @@ class BandPlan:
         return channels * width * (height if rows is None else rows) * FLOAT_BYTES
 
     def _find_kept(self) -> set[fx.Node]:
-        """Return what norms normalise, and the sums of kept maps that are used more than once.
+        """Return what norms normalise, and what it would cost too much to compute for each of its users anew.
 
-        The latter are the residual sums: computed from what they are the sum of, the n-th would read n maps.
+        These are the sums of kept maps: of a chain of residual sums the n-th would read n maps. And maps that serve
+        throughout a network, such as a condition.
         """
         kept: set[fx.Node] = set()
         reads: dict[fx.Node, set[fx.Node]] = {}
         for node in self.sizes:
-            if node.op == "placeholder" and any(map(self.is_norm, node.users)):
-                raise ValueError("a norm of the image itself cannot be computed in parts here: take --tiles whole")
+            normalised = any(map(self.is_norm, node.users))
             reads[node] = set().union(*(reads[source] for source in self.maps_into(node)))
+            if node.op == "placeholder":
+                _refuse_norm_of_image(normalised)
+                continue
             users = [user for user in node.users if user.op != "output"]
-            if any(map(self.is_norm, users)) or (len(users) > 1 and len(reads[node]) > 1):
+            if normalised or len(users) > MANY_USERS or (len(users) > 1 and len(reads[node]) > 1):
                 kept.add(node)
                 reads[node] = {node}
         return kept
@@ -185,6 +189,11 @@ class BandPlan:
                 held.add(target)
             yield [self.bytes_of(node) for node in held]
             held -= {node for node, last in last_uses.items() if last is target}
+
+
+def _refuse_norm_of_image(normalised: bool) -> None:
+    if normalised:
+        raise ValueError("a norm of the image itself cannot be computed in parts here: take --tiles whole")
 
 
 def _map_sizes(graph: fx.GraphModule, height: int, width: int, latent: int) -> dict[fx.Node, tuple[int, int, int]]:
