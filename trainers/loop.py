@@ -70,10 +70,11 @@ def train(job: Job, quiet: bool = False) -> dict[str, Any]:
     """
     with joined(job.options.device) as processes:
         training = Training(job, processes)
-        with _held(job.out) if processes.is_first else nullcontext():
+        # What is wrong with the data shall be known before there is a folder.
+        with training.feed() as feed, _held(job.out) if processes.is_first else nullcontext():
             try:
                 training.resume()
-                training.run(quiet)
+                training.run(feed, quiet)
             finally:
                 training.close()
     return training.summary()
@@ -170,12 +171,12 @@ class Training:
             world=processes.world,
         )
 
-    def run(self, quiet: bool) -> None:
-        """Train to the end; Ctrl-C and SIGTERM are obeyed after the step, once all is saved."""
+    def run(self, feed: Feed, quiet: bool) -> None:
+        """Train on the batches of `feed` to the end; Ctrl-C and SIGTERM end it after the step, once all is saved."""
         if self.step >= self.total:
             return
         quiet = quiet or not self.processes.is_first
-        with self.feed() as feed, Stop(self.processes) as stop, ProgressLine(quiet, "steps") as line:
+        with Stop(self.processes) as stop, ProgressLine(quiet, "steps") as line:
             batches = feed.steps(self.step)
             self.rate.start()
             while self.step < self.total:
