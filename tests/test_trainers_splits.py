@@ -5,7 +5,7 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from blurgen.shards import Layout, open_shards
+from blurgen.shards import BadShard, Layout, open_shards
 from tests.shard_data import grouped
 from trainers.splits import BLURRED_SIDE, PAIRED, UNPAIRED, all_but_test, deal, refuse_shared, samples_of
 
@@ -134,6 +134,13 @@ def test_sources_without_a_sample_do_not_count(tmp_path):
     made.meta["source"][made.meta["source"] == 3] = 0
     with pytest.raises(ValueError, match="holds 3 groups"):
         deal(open_shards(made.write(tmp_path / "a.h5")), UNPAIRED)
+
+
+def test_sample_of_no_source_is_refused(tmp_path):
+    shards = opened(tmp_path, ["a", "b", "c", "d"])
+    shards.meta["source"][2] = 4
+    with pytest.raises(BadShard, match="a sample names source 4, and there are 4"):
+        deal(shards, UNPAIRED)
 
 
 def test_samples_follow_their_sources(tmp_path):

@@ -1,6 +1,6 @@
 """Which source images train, validate and test, so that no group of images serves two ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def deal(shards: Shards, roles: Sequence[str]) -> dict[str, np.ndarray]:
         Too few groups to give each role one.
     """
     rows = used_sources(shards)
-    sources = shards.sources[rows]
+    sources = _rows(shards, rows)
     groups, names = joined_groups(sources)
     own_test = np.zeros(len(names), bool)
     own_test[groups[_is_test(sources)]] = True
@@ -60,7 +60,7 @@ def all_but_test(shards: Shards) -> np.ndarray:
         There are none.
     """
     rows = used_sources(shards)
-    sources = shards.sources[rows]
+    sources = _rows(shards, rows)
     groups, _ = joined_groups(sources)
     kept = rows[~np.isin(groups, groups[_is_test(sources)])]
     if not len(kept):
@@ -80,10 +80,12 @@ def samples_of(shards: Shards, rows: np.ndarray) -> np.ndarray:
 
 def used_sources(shards: Shards) -> np.ndarray:
     """Return the rows of ``shards.sources`` that samples were cut from, ascending."""
-    rows = np.unique(shards.meta["source"])
-    if len(rows) and rows[-1] >= len(shards.sources):
-        raise BadShard(f"{shards.path}: a sample names source {rows[-1]}, and there are {len(shards.sources)}")
-    return rows
+    named, count = shards.meta["source"], len(shards.sources)
+    if len(named) and named.max() >= count:
+        raise BadShard(f"{shards.path}: a sample names source {named.max()}, and there are {count}")
+    used = np.zeros(count, bool)
+    used[named] = True
+    return np.flatnonzero(used)
 
 
 def joined_groups(sources: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
@@ -91,24 +93,26 @@ def joined_groups(sources: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
 
     Groups that share an image, whatever it is called in them, are one; its name is the first in order of theirs.
     """
-    names, named = np.unique(sources["group"], return_inverse=True)
-    contents, contained = np.unique(_digests(sources), return_inverse=True)
+    # A sort of so long texts takes ten times as long as a dict of them.
+    names, named = _numbered(sources["group"].tolist())
+    contents, contained = _numbered(_digests(sources))
     links = coo_array(
         (np.ones(len(sources), bool), (named, len(names) + contained)), shape=(len(names) + len(contents),) * 2
     )
     count, labels = connected_components(links, directed=False)
-    first: list[bytes] = [b""] * count
-    for name, label in zip(names[::-1].tolist(), labels[: len(names)][::-1].tolist(), strict=True):
-        first[label] = name
-    return labels[named], first
+    first: dict[int, bytes] = {}
+    for name, label in zip(names, labels[: len(names)].tolist(), strict=True):
+        first[label] = min(name, first.get(label, name))
+    return labels[named], [first[label] for label in range(count)]
 
 
 def refuse_shared(sharp: Shards, blurred: Shards) -> None:
     """Raise a ValueError where one image is a source of both sides, whatever it is called there."""
-    ours, theirs = (shards.sources[used_sources(shards)] for shards in (sharp, blurred))
-    shared, first, second = np.intersect1d(_digests(ours), _digests(theirs), return_indices=True)
-    if len(shared):
-        names = [text(rows["key"][row]) for rows, row in ((ours, first[0]), (theirs, second[0]))]
+    ours, theirs = (_rows(shards, used_sources(shards)) for shards in (sharp, blurred))
+    rows_of = {digest: row for row, digest in enumerate(_digests(ours))}
+    shared = [(rows_of[digest], row) for row, digest in enumerate(_digests(theirs)) if digest in rows_of]
+    if shared:
+        names = [text(rows["key"][row]) for rows, row in zip((ours, theirs), shared[0], strict=True)]
         raise ValueError(
             f"the sharp and the blurred side must not share images, but {len(shared)} are in both, such as "
             f"{names[0]!r} of {sharp.path} and {names[1]!r} of {blurred.path}: make one side from other images, "
@@ -121,8 +125,21 @@ def text(stored: bytes) -> str:
     return bytes(stored).decode("utf-8", "surrogateescape")
 
 
-def _digests(sources: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(sources["sha256"]).view("V32").reshape(-1)
+def _rows(shards: Shards, rows: np.ndarray) -> np.ndarray:
+    """Return some sources; all of them are not copied, since a million take over a gigabyte."""
+    return shards.sources if len(rows) == len(shards.sources) else shards.sources[rows]
+
+
+def _digests(sources: np.ndarray) -> list[bytes]:
+    joint = sources["sha256"].tobytes()
+    return [joint[start : start + 32] for start in range(0, len(joint), 32)]
+
+
+def _numbered(values: Iterable[bytes]) -> tuple[list[bytes], np.ndarray]:
+    """Return the distinct values, and the number of each value among them."""
+    numbers: dict[bytes, int] = {}
+    each = [numbers.setdefault(value, len(numbers)) for value in values]
+    return list(numbers), np.array(each, np.int64)
 
 
 def _is_test(sources: np.ndarray) -> np.ndarray:
