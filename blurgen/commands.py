@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 from typing import Any
@@ -45,7 +46,16 @@ def _sentence(error: OSError) -> str:
 
 
 class Stoppable:
-    """Context in which Ctrl-C and SIGTERM end the command with their exit code and say how to go on."""
+    """Context in which Ctrl-C and SIGTERM end the command with their exit code and say how to go on.
+
+    Parameters
+    ----------
+    next_time : str
+        What the same command does next time.
+    """
+
+    def __init__(self, next_time: str = "continues"):
+        self._next_time = next_time
 
     def __enter__(self) -> None:
         self._before = signal.signal(signal.SIGTERM, self._terminate)
@@ -56,8 +66,14 @@ class Stoppable:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         signal.signal(signal.SIGTERM, self._before)
         if isinstance(error, (KeyboardInterrupt, Terminated)):
-            click.echo("\nstopped; the same command continues", err=True)
+            click.echo(f"\nstopped; the same command {self._next_time}: {_command_again()}", err=True)
             sys.exit(130 if isinstance(error, KeyboardInterrupt) else 143)
+
+
+def _command_again() -> str:
+    """Return the command line that goes on with what was begun, and so does not begin anew."""
+    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    return f"{click.get_current_context().find_root().info_name} {shlex.join(words)}"
 
 
 def echo(facts: dict[str, Any], as_json: bool) -> None:

@@ -316,10 +316,11 @@ def test_sheet_shows_the_best_the_median_and_the_worst(folders):
     top = 0
     for image in ranks:
         pair = next(pair for pair in evaluation.pairs if pair.key == image.key)
-        height, width = pair.sharp.shape[:2]
+        height, width = (2 * side for side in pair.sharp.shape[:2])
+        shown = [picture.repeat(2, 0).repeat(2, 1) for picture in (pair.blurred, pair.sharp)]
         places = range(top, len(sheet) - height + 1)
-        found = next(y for y in places if np.array_equal(sheet[y : y + height, :width], pair.blurred))
-        np.testing.assert_array_equal(sheet[found : found + height, width + 4 : 2 * width + 4], pair.sharp)
+        found = next(y for y in places if np.array_equal(sheet[y : y + height, :width], shown[0]))
+        np.testing.assert_array_equal(sheet[found : found + height, width + 4 : 2 * width + 4], shown[1])
         top = found + height
 
 
@@ -371,6 +372,16 @@ def test_command_ends_mistakes_in_one_sentence(arguments, code, message):
     shown = invoke(*arguments)
     assert (shown.exit_code, shown.stderr.count("\n")) == (code, 1)
     assert shown.stderr.startswith(message)
+
+
+def test_command_ends_with_130_when_interrupted(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainers.evaluate.Bench.measure", interrupted)
+    shown = invoke(run, "--quiet")
+    assert shown.exit_code == 130
+    assert "stopped; the same command starts anew" in shown.stderr
 
 
 @pytest.mark.parametrize(

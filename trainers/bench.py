@@ -4,20 +4,22 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from trainers.arithmetic import set_precision
 from trainers.data import Pair
+from trainers.infer import Means, choose_mode, deblur_colors
+from trainers.method import Restorer
 from trainers.metrics import Metric
+from trainers.padding import PaddedImage
 
 INPUT, OUTPUT, WHITE, MEAN = "input", "output", "white", "mean"
 COST, SHIFT = ("seconds", "peak_mib"), ("shift_y", "shift_x")
-Restore = Callable[[np.ndarray], np.ndarray]
-"""(H, W, 3) uint8 blurred to restored."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,34 @@ class Measured:
         return 0.0 if after == before else after - before
 
 
+class Deblurring:
+    """A function from a blurred (H, W, 3) uint8 image to the restored one.
+
+    Parameters
+    ----------
+    restorer : Restorer
+    means : Means
+    """
+
+    def __init__(self, restorer: Restorer, means: Means):
+        self._restorer, self._means = restorer, means
+        self._prepared: dict[tuple[int, ...], Means] = {}
+
+    def prepare(self, blurred: np.ndarray) -> None:
+        """Do what is done once for each size: choose a mode, and let a GPU run once."""
+        if blurred.shape in self._prepared:
+            return
+        image = PaddedImage(blurred, self._restorer.multiple, self._means.device)
+        mode = choose_mode(self._restorer, image, self._means)
+        self._prepared[blurred.shape] = replace(self._means, tiles=mode)
+        if self._means.device.type == "cuda":
+            self(blurred)
+
+    def __call__(self, blurred: np.ndarray) -> np.ndarray:
+        """Return the restored image."""
+        return deblur_colors(self._restorer, blurred, self._prepared.get(blurred.shape, self._means))
+
+
 @dataclass(frozen=True)
 class Bench:
     """What is done with each pair.
@@ -56,8 +86,7 @@ class Bench:
     ----------
     metrics : mapping
         Name -> function of an image and the sharp one.
-    output : callable or None
-        (H, W, 3) uint8 blurred -> restored.
+    output : Deblurring or None
     meter : Meter
     align : int
         Largest shift, px.
@@ -66,21 +95,19 @@ class Bench:
     """
 
     metrics: Mapping[str, Metric]
-    output: Restore | None
+    output: Deblurring | None
     meter: "Meter"
     align: int = 0
     blank: bool = False
-
-    def warm_up(self, pair: Pair) -> None:
-        """Restore once unmeasured, so that no image pays for what a GPU does only once."""
-        if self.output and self.meter.device.type == "cuda":
-            self.output(pair.blurred)
 
     def measure(self, pair: Pair) -> Measured:
         """Return all values of a pair."""
         images, cost = {INPUT: pair.blurred}, {}
         if self.output:
+            self.output.prepare(pair.blurred)
             images[OUTPUT], cost[OUTPUT] = self.meter.run(self.output, pair.blurred)
+            # Whatever the arithmetic of the network, that of the metrics stays.
+            set_precision("fp32", self.meter.device)
         if self.blank:
             images[WHITE] = np.full_like(pair.sharp, 255)
             images[MEAN] = np.full_like(pair.sharp, np.rint(pair.sharp.mean((0, 1))))
@@ -128,7 +155,9 @@ class Meter:
 
     device: torch.device
 
-    def run(self, function: Restore, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+    def run(
+        self, function: Callable[[np.ndarray], np.ndarray], image: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, float]]:
         """Return ``function(image)``, and its `COST`."""
         self._reset_peak()
         start = time.perf_counter()

@@ -162,12 +162,13 @@ def eval_command(
         options = resolve(EvalOptions, flags, config_file, assignments)
     except ValueError as error:
         raise WrongUsage(str(error)) from error
-    from trainers import report
-    from trainers.evaluate import evaluate
+    with Stoppable("starts anew"):
+        from trainers import report
+        from trainers.evaluate import evaluate
 
-    evaluation = evaluate(options, weights, pairs, quiet)
-    folder = options.out or report.default_folder(evaluation, options)
-    files = [str(path) for path in report.write(evaluation, folder)] if folder else []
+        evaluation = evaluate(options, weights, pairs, quiet)
+        folder = options.out or report.default_folder(evaluation, options)
+        files = [str(path) for path in report.write(evaluation, folder)] if folder else []
     facts = report.summary(evaluation) | {"files": files}
     if as_json:
         click.echo(json.dumps(facts, indent=1))

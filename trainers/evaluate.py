@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from blurgen.progress import ProgressLine
-from trainers.arithmetic import autocast, set_precision
-from trainers.bench import Bench, Measured, Meter, Restore
+from trainers.arithmetic import set_precision
+from trainers.bench import Bench, Deblurring, Measured, Meter
 from trainers.data import PairSet
 from trainers.eval_options import EvalOptions
 from trainers.held_out import SPLIT_TABLE, FolderPairs, HeldOut, folder_pairs, read_roles, shard_pairs
+from trainers.infer import Means
 from trainers.lpips import KEPT, LEAST_PX, open_lpips
 from trainers.metrics import METRICS, Metric, d_vgg, learned
 from trainers.pretrained import cache_folder
-from trainers.processes import joined
-from trainers.validation import restore
+from trainers.processes import device_named
 from trainers.vgg import POOL5, cached, open_features
 from trainers.weights import Weights, load_weights
 
@@ -39,15 +39,14 @@ class Evaluation:
         What was measured, in the same order.
     notes : tuple of str
         A sentence on each thing that was left out, or could not be checked.
-    output : callable or None
-        (H, W, 3) uint8 blurred -> restored.
+    output : Deblurring or None
     """
 
     facts: dict[str, Any]
     images: tuple[Measured, ...]
     pairs: PairSet | FolderPairs
     notes: tuple[str, ...]
-    output: Restore | None = field(repr=False, default=None)
+    output: Deblurring | None = field(repr=False, default=None)
 
     @property
     def means(self) -> dict[str, dict[str, tuple[float, float]]]:
@@ -98,18 +97,17 @@ def evaluate(
     ValueError, FileNotFoundError
         There is nothing to measure on, or with.
     """
-    with joined(options.device) as processes:
-        device = processes.device
-        set_precision(options.precision, device)
-        loaded = load_weights(weights, device) if weights else None
-        held_out = find_pairs(options, loaded, folders)
-        metrics, origins = _metrics(options, device)
-        output = _output(loaded, options.precision, device) if loaded else None
-        bench = Bench(metrics, output, Meter(device), options.align, options.blank)
-        pairs = held_out.pairs.limited(options.limit)
-        images = _measured(bench, pairs, quiet)
-        facts = _facts(options, loaded, folders, origins) | {"device": _device_name(device), "images": len(images)}
-        return Evaluation(facts, images, pairs, held_out.notes, output)
+    device = device_named(options.device)
+    set_precision(options.precision, device)
+    loaded = load_weights(weights, device) if weights else None
+    held_out = find_pairs(options, loaded, folders)
+    metrics, origins = _metrics(options, device)
+    output = Deblurring(loaded.restorer, Means(device, options.precision)) if loaded else None
+    bench = Bench(metrics, output, Meter(device), options.align, options.blank)
+    pairs = held_out.pairs.limited(options.limit)
+    images = _measured(bench, pairs, quiet)
+    facts = _facts(options, loaded, folders, origins) | {"device": _device_name(device), "images": len(images)}
+    return Evaluation(facts, images, pairs, held_out.notes, output)
 
 
 @dataclass
@@ -123,8 +121,6 @@ def _measured(bench: Bench, pairs: PairSet | FolderPairs, quiet: bool) -> tuple[
     images, progress = [], _Progress(len(pairs))
     with ProgressLine(quiet, "images") as line:
         for pair in pairs:
-            if not images:
-                bench.warm_up(pair)
             images.append(bench.measure(pair))
             progress.done += 1
             line.show(progress)
@@ -176,14 +172,6 @@ def _metrics(options: EvalOptions, device: torch.device) -> tuple[dict[str, Metr
         model, origins["lpips"] = open_lpips(options.alexnet_weights, options.lpips_weights)
         metrics["lpips"] = learned(model.to(device), device, LEAST_PX)
     return metrics, origins
-
-
-def _output(weights: Weights, precision: str, device: torch.device) -> Restore:
-    def output(blurred: np.ndarray) -> np.ndarray:
-        with autocast(precision, device):
-            return restore(weights.restorer, blurred, device)
-
-    return output
 
 
 def _facts(

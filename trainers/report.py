@@ -17,7 +17,8 @@ from trainers.bench import COST, INPUT, MEAN, OUTPUT, SHIFT, WHITE, Measured
 from trainers.eval_options import EvalOptions
 from trainers.evaluate import Evaluation
 
-TILE_PX, LINE_PX, GAP_PX = 480, 22, 4
+TILE_PX, LINE_PX, GAP_PX, MOST_ENLARGED = 480, 22, 4, 2
+GRAY = 160
 _DIGITS = {"psnr": 2, "peak_mib": 0}
 _UNITS = {"psnr": "psnr dB", "seconds": "seconds", "peak_mib": "peak MiB"}
 _ROWS = {WHITE: "white page", MEAN: "mean colour"}
@@ -32,10 +33,8 @@ def table(evaluation: Evaluation) -> str:
         cells = [_cell(name, *values[name]) if name in values else "" for name in columns]
         lines.append([_ROWS.get(row, row), *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+    padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def _cell(name: str, mean: float, spread: float) -> str:
@@ -49,7 +48,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
     """Return the facts, and row -> metric -> mean and std; what is not defined or not finite is None."""
     facts = dict(evaluation.facts)
     if evaluation.output:
-        facts |= {"gain_db": _plain(evaluation.gain_db), "improved": evaluation.improved}
+        facts |= {"gain_db": _plain(round(evaluation.gain_db, 4)), "improved": evaluation.improved}
     rows = {
         row: {name: {"mean": _plain(mean), "std": _plain(std)} for name, (mean, std) in values.items()}
         for row, values in evaluation.means.items()
@@ -138,12 +137,15 @@ def _caption(text: str) -> np.ndarray:
 
 
 def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    tiles = [np.pad(_tile(picture), ((0, 0), (0, GAP_PX), (0, 0)), constant_values=255) for picture in pictures]
+    tiles = [np.pad(_tile(picture), ((0, 0), (0, GAP_PX), (0, 0)), constant_values=GRAY) for picture in pictures]
     return np.concatenate(tiles, axis=1)
 
 
 def _tile(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    factor = min(1.0, TILE_PX / max(height, width))
+    factor = TILE_PX / max(height, width)
+    if factor >= 1:
+        enlarged = min(int(factor), MOST_ENLARGED)
+        return picture.repeat(enlarged, 0).repeat(enlarged, 1)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if factor < 1 else picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
