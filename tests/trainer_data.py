@@ -67,14 +67,16 @@ def noise(step=0, samples=(0, 1), seed=0):
     return Noise(seed, step, tuple(samples), CPU)
 
 
-def batch_of(config, step=0, seed=0):
-    """Return a batch of random smooth images: sharp ones bright and striped, blurred ones dark."""
+def batch_of(config, step=0, seed=0, paired=False):
+    """Return a batch of black and white squares on tinted ground: sharp ones, and blurred ones of others or the same."""
     rng = torch.Generator().manual_seed(seed)
-    size, side = config.batch, config.crop
-    coarse = torch.rand(2, size, 3, 4, 4, generator=rng) - 0.5
-    sharp, blurred = (nn.functional.interpolate(part, side, mode="bilinear") for part in coarse)
-    stripes = torch.arange(side).div(3, rounding_mode="floor").remainder(2) - 0.5
-    return Batch((sharp + 0.4 * stripes + 0.3).clamp(-1, 1), blurred - 0.4, noise(step, range(size)))
+    size, side = config.batch, config.fed_crop
+    squares = torch.rand(2, size, 1, 4, 4, generator=rng).round().mul(1.4).sub(0.7)
+    tints = torch.rand(2, size, 3, 1, 1, generator=rng).mul(0.4).sub(0.2)
+    sharp = nn.functional.interpolate(squares[0], side, mode="nearest") + tints[0]
+    source, tint = (squares[0], tints[0]) if paired else (squares[1], tints[1])
+    blurred = nn.functional.interpolate(source, side, mode="bilinear") + tint
+    return Batch(sharp, blurred, noise(step, range(size)))
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def gradient_norms(parts, loss):
 
 
 def assert_trains_alone(trained, parts, loss, whole):
-    """Fail unless `loss` has a gradient in the parts named `trained`, beside that of the `whole` loss, and in no other."""
+    """Fail unless `loss` has a gradient in the parts named `trained`, beside that of the `whole`, and in no other."""
     of_whole = gradient_norms(parts, whole)
     for name, norm in gradient_norms(parts, loss).items():
         if name in trained:
