@@ -36,17 +36,19 @@ class Measured:
 
 
 def measure(restorer: Restorer, pairs: PairSet, device: torch.device) -> Measured | None:
-    """Return how well `restorer` restores at most 64 of `pairs`; None where there are none."""
-    if not len(pairs):
-        return None
+    """Return how well `restorer` restores at most 64 of `pairs`; None where there is nothing to restore.
+
+    Pairs of equal images, such as blank pages, are left out: the PSNR of their input is infinite.
+    """
     values, rows = [], []
     for blurred, sharp, _ in pairs.limited(MOST_PAIRS):
+        if np.array_equal(blurred, sharp):
+            continue
         restored = restore(restorer, blurred, device)
         values.append((psnr(restored, sharp), psnr(blurred, sharp) if blurred.shape == sharp.shape else np.nan))
         if len(rows) < SHEET_ROWS:
             rows.append((blurred, restored, sharp))
-    means = np.mean(values, axis=0).tolist()
-    return Measured(*means, rows)
+    return Measured(*np.mean(values, axis=0).tolist(), rows) if values else None
 
 
 @torch.inference_mode()
