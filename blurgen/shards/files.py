@@ -10,7 +10,8 @@ from hashlib import blake2b
 import numpy as np
 
 from blurgen.shards.layout import META, BadShard, row_checksums, seal_rows
-from blurgen.shards.structure import Region, Structure, chunk_table, identify, open_regular
+from blurgen.shards.scanning import Region, identify, open_regular
+from blurgen.shards.structure import Structure, chunk_table
 
 
 @dataclass(frozen=True, eq=False)

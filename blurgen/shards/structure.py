@@ -1,53 +1,18 @@
 """Where everything lies in a file that somebody else may have made: parsed once, nothing taken on trust."""
 
-import io
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-from h5py import h5a, h5d, h5l, h5o, h5t, h5z
 
-from blurgen.shards.layout import (
-    FORMAT,
-    MANIFEST,
-    MASTER,
-    META,
-    SOURCE,
-    VERSION,
-    BadShard,
-    Layout,
-    attrs_checksum,
-)
-
-_MAX_LINKS, _MAX_ATTRS, _MAX_ATTR_BYTES, _MAX_ROWS = 64, 64, 1 << 26, 1 << 40
-_NAMES = re.compile(r"meta|source|manifest|kernel|(sharp|blurred)(_x\d{1,3})?")
-_TABLES = {"meta": META, "source": SOURCE, "manifest": MANIFEST}
-# What h5py raises on a damaged file depends on where the damage is.
-_H5PY_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, NotImplementedError)
-
-
-@dataclass(frozen=True)
-class Region:
-    """A dataset: item i lies at ``offset + i * item_bytes``, or, where ``offset`` is None, where its chunk is."""
-
-    name: str
-    count: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int | None
-
-    @property
-    def item_bytes(self) -> int:
-        """Bytes of one item."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+from blurgen.shards.layout import FORMAT, BadShard, Layout, attrs_checksum
+from blurgen.shards.scanning import Region, scan, scan_chunks
 
 
 @dataclass(frozen=True)
@@ -80,18 +45,14 @@ def parse(path: str | os.PathLike) -> Structure:
     """
     path = Path(path)
     with _refusing(path):
-        with open_regular(path) as stream, h5py.File(stream, "r") as file:
-            identity = identify(stream.fileno())
-            texts = _texts(file.id)
-            kind = _kind(texts)
-            names = _names(file.id)
-            regions = {name: _region(file.id, name, identity[0]) for name in names}
+        found = scan(path)
+        regions, texts, kind = found.regions, found.texts, found.texts["format"]
         layout = _layout(regions, texts) if kind == FORMAT else None
-        _check_regions(kind, regions, layout, identity[0])
+        _check_regions(kind, regions, layout, found.identity[0])
         attrs = _attrs(texts)
         if layout and attrs.get("arrays") != list(layout.arrays):
             raise BadShard(f"its attribute arrays names {attrs.get('arrays')}, and it holds {list(layout.arrays)}")
-    return Structure(path, kind, regions, texts, attrs, layout, identity)
+    return Structure(path, kind, regions, texts, attrs, layout, found.identity)
 
 
 def chunk_table(structure: Structure, name: str) -> np.ndarray:
@@ -104,22 +65,8 @@ def chunk_table(structure: Structure, name: str) -> np.ndarray:
     """
     region, size = structure.regions[name], structure.identity[0]
     longest = region.item_bytes + (region.item_bytes >> 3) + 1024 if region.offset is None else region.item_bytes
-    table, found = np.zeros((region.count, 2), np.int64), 0
-
-    def note(chunk) -> bool | None:
-        nonlocal found
-        found += 1
-        index = chunk.chunk_offset[0]
-        if found > region.count or index >= region.count or any(chunk.chunk_offset[1:]) or chunk.filter_mask:
-            return True
-        table[index] = chunk.byte_offset, chunk.size
-        return None
-
     with _refusing(structure.path):
-        with open_regular(structure.path) as stream, h5py.File(stream, "r") as file:
-            stopped = h5d.open(file.id, name.encode()).chunk_iter(note)
-        if stopped or found != region.count:
-            raise BadShard(f"/{name} does not have one chunk for each of its {region.count} samples")
+        table = scan_chunks(structure.path, name, region.count)
         if table[:, 1].min() <= 0 or table[:, 1].max() > longest:
             raise BadShard(f"/{name} has a chunk that is short or over-long")
         placed = table[np.argsort(table[:, 0])]
@@ -143,172 +90,26 @@ def index_problem(structure: Structure, name: str) -> str | None:
     return None
 
 
-def open_regular(path: Path) -> io.FileIO:
-    """Return a regular file, opened for reading.
-
-    HDF5 reads through it, which leaves out its locks: they fail on network and read-only file systems, and collide
-    with those of a user who has the same file open.
-    """
-    # A FIFO would block here without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise BadShard("not a regular file")
-    return io.FileIO(descriptor)
-
-
-def identify(descriptor: int) -> tuple[int, ...]:
-    """Return size, device, inode and time of change; a file that is opened again must still have them."""
-    status = os.fstat(descriptor)
-    return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
-
-
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except BadShard as error:
         raise BadShard(f"{path} is not a sound shard: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise BadShard(f"{path} is not a sound shard: HDF5 cannot read it ({error})") from error
-    except _H5PY_ERRORS as error:
-        raise BadShard(f"{path} is not a sound shard: HDF5 cannot read it ({error})") from error
-
-
-def _texts(file) -> dict[str, str]:
-    count = h5a.get_num_attrs(file)
-    if count > _MAX_ATTRS:
-        raise BadShard(f"it has {count} attributes, and at most {_MAX_ATTRS} are allowed")
-    attributes = [h5a.open(file, index=index) for index in range(count)]
-    return {attribute.name.decode("utf-8", "replace"): _text(attribute) for attribute in attributes}
-
-
-def _text(attribute) -> str:
-    kind, name = attribute.get_type(), attribute.name.decode("utf-8", "replace")
-    if kind.get_class() != h5t.STRING or kind.is_variable_str():
-        raise BadShard(f"the attribute {name} is not a fixed-size string")
-    if attribute.get_space().get_simple_extent_npoints() != 1 or not 0 < kind.get_size() <= _MAX_ATTR_BYTES:
-        raise BadShard(f"the attribute {name} is not one string of at most {_MAX_ATTR_BYTES} bytes")
-    value = np.empty((), f"S{kind.get_size()}")
-    attribute.read(value)
-    try:
-        return value.item().decode("ascii")
-    except UnicodeDecodeError:
-        raise BadShard(f"the attribute {name} is not ASCII") from None
-
-
-def _kind(texts: dict[str, str]) -> str:
-    kind, version = texts.get("format"), texts.get("version")
-    if kind not in (FORMAT, MASTER):
-        raise BadShard(f"its attribute format is {kind!r}, neither {FORMAT!r} nor {MASTER!r}")
-    if version != str(VERSION):
-        raise BadShard(f"its version is {version}, and this blurgen reads {VERSION}: get a newer one")
-    return kind
 
 
 def _attrs(texts: dict[str, str]) -> dict[str, Any]:
     """Return the attributes decoded from JSON, after comparing them with their checksum."""
     if texts.get("attrs_crc32") != str(attrs_checksum(texts)):
         raise BadShard("its attributes do not agree with their checksum")
-    return {name: json.loads(texts[name]) for name in sorted(texts) if name not in ("format", "attrs_crc32")}
+    return {name: _json(texts, name) for name in sorted(texts) if name not in ("format", "attrs_crc32")}
 
 
-def _names(file) -> list[str]:
-    names: list[str] = []
-
-    def visit(name: bytes) -> bool | None:
-        names.append(name.decode("utf-8", "replace"))
-        return len(names) > _MAX_LINKS or None
-
-    file.links.iterate(visit)
-    if len(names) > _MAX_LINKS:
-        raise BadShard(f"it has more than {_MAX_LINKS} entries")
-    return names
-
-
-def _region(file, name: str, size: int) -> Region:
-    if not _NAMES.fullmatch(name):
-        raise BadShard(f"/{name} is not part of the format")
-    link = file.links.get_info(name.encode()).type
-    if link != h5l.TYPE_HARD:
-        kinds = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
-        raise BadShard(f"/{name} is {kinds.get(link, 'a link of an unknown kind')}, not data of its own")
-    if h5o.get_info(file, name.encode()).type != h5o.TYPE_DATASET:
-        raise BadShard(f"/{name} is not a dataset")
-    dataset = h5d.open(file, name.encode())
-    plist = dataset.get_create_plist()
-    dtype = _dtype(name, dataset.get_type())
-    shape = dataset.shape
-    count = shape[0] if shape else -1
-    gzip = _check_storage(name, plist, count)
-    space = dataset.get_space()
-    if space.get_simple_extent_dims(True) != shape or not 0 <= count < _MAX_ROWS:
-        raise BadShard(f"/{name} has the absurd or growing shape {shape}")
-    item = Region(name, count, tuple(shape[1:]), dtype, None)
-    if plist.get_layout() == h5d.CHUNKED and plist.get_chunk() != (1, *item.shape):
-        raise BadShard(f"/{name} has chunks of shape {plist.get_chunk()} instead of one sample each")
-    if item.item_bytes > 1 << 30 or (not gzip and count * item.item_bytes > size):
-        raise BadShard(f"/{name} has the shape {shape}, more than a file of {size} bytes can hold")
-    return item if gzip else Region(name, count, item.shape, dtype, _offset(name, dataset, plist, item))
-
-
-def _dtype(name: str, kind) -> np.dtype:
-    for label, test in (("variable-length data", h5t.VLEN), ("references", h5t.REFERENCE)):
-        if kind.detect_class(test) or (test == h5t.VLEN and _variable_string(kind)):
-            raise BadShard(f"/{name} holds {label}, which are not allowed")
-    expected = _TABLES.get(name, np.dtype("<f4") if name == "kernel" else np.dtype("u1"))
-    if not kind.equal(h5t.py_create(expected)):
-        raise BadShard(f"/{name} has the type {_described(kind)} instead of {expected}")
-    return expected
-
-
-def _variable_string(kind) -> bool:
-    return kind.get_class() == h5t.STRING and kind.is_variable_str()
-
-
-def _described(kind) -> str:
+def _json(texts: dict[str, str], name: str) -> Any:
     try:
-        return str(kind.dtype)[:200]
-    except (TypeError, ValueError, NotImplementedError):
-        return f"class {kind.get_class()}"
-
-
-def _check_storage(name: str, plist, count: int) -> bool:
-    """Return whether the dataset is compressed, after refusing every kind of storage but two."""
-    if plist.get_layout() == h5d.VIRTUAL:
-        raise BadShard(f"/{name} is a virtual dataset, whose data would lie in other files")
-    if plist.get_external_count():
-        raise BadShard(f"/{name} has external storage: its data would lie in another file")
-    in_one_piece = name in _TABLES or not count
-    if plist.get_layout() != (h5d.CONTIGUOUS if in_one_piece else h5d.CHUNKED):
-        raise BadShard(f"/{name} is not stored in {'one piece' if in_one_piece else 'chunks'}")
-    filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
-    if filters not in ([], [h5z.FILTER_DEFLATE]):
-        raise BadShard(f"/{name} uses the filters {filters}, and none but gzip is allowed")
-    return bool(filters)
-
-
-def _offset(name: str, dataset, plist, item: Region) -> int:
-    """Return where a raw dataset begins, in a file where its items follow each other."""
-    if plist.get_layout() == h5d.CONTIGUOUS:
-        start = dataset.get_offset()
-        if start is None and item.count:
-            raise BadShard(f"/{name} has no data")
-        return start or 0
-    if plist.get_alloc_time() != h5d.ALLOC_TIME_EARLY:
-        raise BadShard(f"/{name} was not allocated when it was created, as blurgen does")
-    zeros = (0,) * len(item.shape)
-    probes = {0, item.count // 2, item.count - 1}
-    infos = {index: dataset.get_chunk_info_by_coord((index, *zeros)) for index in probes}
-    start = infos[0].byte_offset
-    for index, info in infos.items():
-        if info.byte_offset is None or info.filter_mask or info.size != item.item_bytes:
-            raise BadShard(f"chunk {index} of /{name} is missing, short or over-long")
-        if info.byte_offset != start + index * item.item_bytes:
-            raise BadShard(f"chunk {index} of /{name} does not follow those before it")
-    return start
+        return json.loads(texts[name])
+    except (ValueError, RecursionError) as error:
+        raise BadShard(f"its attribute {name} is not JSON: {error}") from error
 
 
 def _layout(regions: dict[str, Region], texts: dict[str, str]) -> Layout:
@@ -316,24 +117,24 @@ def _layout(regions: dict[str, Region], texts: dict[str, str]) -> Layout:
     if not images:
         raise BadShard("it holds neither /sharp nor /blurred")
     variants = {match[1] for name in regions if (match := re.fullmatch(r"(?:sharp|blurred)_x(\d{1,3})", name))}
+    params = _json(texts, "params") if "params" in texts else []
     try:
-        layout = Layout(
+        return Layout(
             crop=regions[images[0]].shape[0] if regions[images[0]].shape else 0,
             kernel_side=regions["kernel"].shape[0] if "kernel" in regions and regions["kernel"].shape else 0,
             lowres=tuple(sorted(int(factor) for factor in variants)),
             sides="both" if len(images) == 2 else images[0],
-            params=tuple(str(name) for name in json.loads(texts.get("params", "[]"))),
+            params=tuple(str(name) for name in params),
         )
     except (ValueError, TypeError) as error:
         raise BadShard(str(error)) from error
-    return layout
 
 
 def _check_regions(kind: str, regions: dict[str, Region], layout: Layout | None, size: int) -> None:
     expected: dict[str, tuple[int, ...]] = {"manifest": ()}
     if layout:
         expected = {"meta": (), "source": ()} | {name: item.shape for name, item in layout.arrays.items()}
-    for name in {*expected, *regions}:
+    for name in sorted({*expected, *regions}):
         if name not in regions:
             raise BadShard(f"/{name} is missing")
         if name not in expected:

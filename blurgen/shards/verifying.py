@@ -3,14 +3,13 @@
 import json
 import math
 import os
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from blurgen.shards.checking import problems
+from blurgen.shards.confining import fate, python_child, set_limits
 
 _LISTED = 100
 _DEFAULT_MEMORY_MIB = 3072
@@ -40,13 +39,8 @@ def verify_each(
     paths: Iterable[str | os.PathLike], timeout_s: float | None = None, memory_mib: int = _DEFAULT_MEMORY_MIB
 ) -> Iterator[list[str]]:
     """Yield for each path what `verify` returns for it, faster than one call each."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-P", "-c", "from blurgen.shards.verifying import serve; serve()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
+    code = "from blurgen.shards.verifying import serve; serve()"
+    with python_child(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         for path in paths:
             task = [os.fsdecode(path), timeout_s or _patience(path), memory_mib]
             child.stdin.write(json.dumps(task).encode() + b"\n")
@@ -74,18 +68,14 @@ def _confined(path: str, timeout_s: float, memory_mib: int) -> list[str]:
     with open(reader, "rb") as stream:
         found = [json.loads(line) for line in stream if line.endswith(b"\n")]
     _, status = os.waitpid(child, 0)
-    return found if not status else [*found, f"{path}: {_fate(status, timeout_s, memory_mib)}"]
+    return found if not status else [*found, f"{path}: {fate(status, timeout_s, memory_mib)}"]
 
 
 def _check_and_exit(path: str, timeout_s: float, memory_mib: int, writer: int) -> None:
     """Report on `path` as lines of JSON, within limits that the kernel enforces; never returns."""
     status = 1
     try:
-        # The default action of the alarm ends the process even where it hangs inside a C library.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        set_limits(timeout_s, memory_mib)
         with open(writer, "wb") as stream:
             for sentence in islice(problems(path), _LISTED):
                 stream.write(json.dumps(sentence).encode() + b"\n")
@@ -94,15 +84,6 @@ def _check_and_exit(path: str, timeout_s: float, memory_mib: int, writer: int) -
         status = 2
     finally:
         os._exit(status)
-
-
-def _fate(status: int, timeout_s: float, memory_mib: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGALRM:
-        return f"the check took longer than {timeout_s:.0f} s and was ended"
-    if code == 2:
-        return f"the check needed more than {memory_mib} MiB of memory and was ended"
-    return f"the check crashed ({signal.Signals(-code).name if code < 0 else f'exit {code}'})"
 
 
 def _patience(path: str | os.PathLike) -> float:
