@@ -12,7 +12,7 @@ from tests.shard_data import grouped
 
 torch = pytest.importorskip("torch")
 from trainers.data import DataOptions, PairSet, open_data  # noqa: E402
-from trainers.feed import HeldOnDevice, load  # noqa: E402
+from trainers.feed import HeldOnDevice, load, shall_be_resident  # noqa: E402
 from trainers.method import MethodConfig  # noqa: E402
 from trainers.order import Order  # noqa: E402
 
@@ -414,6 +414,31 @@ def test_feeds_that_cannot_be_are_refused(path, changes, settings, message):
 def test_crop_must_fit_the_low_resolution_images(path):
     with pytest.raises(ValueError, match=r"--crop must be a multiple of 2, .*, got 9"):
         opened(path, arrays=("sharp", "blurred_x2")).feed(MethodConfig(batch=6, crop=9))
+
+
+@pytest.fixture
+def free_of_gpu(path, monkeypatch):
+    """Return a function that makes a GPU's free memory some multiple of the images of one side, 48 of each."""
+
+    def set_free(multiple):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(multiple * 48 * 16 * 16 * 3), 1 << 40))
+        data = opened(path)
+        return (data.sharp, data.blurred), torch.device("cuda")
+
+    return set_free
+
+
+@pytest.mark.parametrize(
+    ("multiple", "resident", "expected"),
+    [(4, "auto", True), (3.9, "auto", False), (2, "on", True), (100, "off", False)],
+)
+def test_gpu_holds_images_that_take_half_of_what_is_free(free_of_gpu, multiple, resident, expected):
+    assert shall_be_resident(*free_of_gpu(multiple), resident) == expected
+
+
+def test_images_that_do_not_fit_into_a_gpu_are_refused(free_of_gpu):
+    with pytest.raises(ValueError, match=r"--resident on needs 0.0 GiB .* are free on cuda: use --resident off"):
+        shall_be_resident(*free_of_gpu(1.9), "on")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

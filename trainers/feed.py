@@ -99,7 +99,7 @@ class Feed:
             raise ValueError(f"--workers must be at least 0, got {workers}")
         local = batch // world
         self.seed, self.device, self.span = seed, torch.device(device), Span(batch, rank * local, local)
-        self.resident = _shall_be_resident([domain.images for domain in domains], self.device, resident)
+        self.resident = shall_be_resident([domain.images for domain in domains], self.device, resident)
         held = [load(domain.images, self.device) for domain in domains] if self.resident else None
         if held and self.device.type != "cpu":
             self._store: HeldOnDevice | Reader = HeldOnDevice(domains, self.span, held)
@@ -238,10 +238,6 @@ def load(images: Images, device: torch.device) -> Tensor:
     """Return all images (n, side, side, 3) uint8 in the memory of the device."""
     shape = (images.side, images.side, 3)
     held = torch.empty((len(images), *shape), dtype=torch.uint8, device=device)
-    if device.type == "cpu":
-        for row, place in enumerate(held.numpy()):
-            images.read(row, place)
-        return held
     staged = torch.empty((_LOADED_AT_ONCE, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
     for start in range(0, len(images), _LOADED_AT_ONCE):
         rows = range(start, min(start + _LOADED_AT_ONCE, len(images)))
@@ -251,7 +247,8 @@ def load(images: Images, device: torch.device) -> Tensor:
     return held
 
 
-def _shall_be_resident(images: Sequence[Images], device: torch.device, resident: str) -> bool:
+def shall_be_resident(images: Sequence[Images], device: torch.device, resident: str) -> bool:
+    """Tell whether all images shall lie in the memory of the device; `Feed` says what `resident` means."""
     if resident not in RESIDENT:
         raise ValueError(f"--resident must be one of {', '.join(RESIDENT)}, got {resident!r}")
     if device.type != "cuda" or resident == "off":
