@@ -210,5 +210,6 @@ def _map_sizes(graph: fx.GraphModule, height: int, width: int, latent: int) -> d
         if not sizes or (from_map and len(shape) == 4 and (node.op == "call_module" or is_pointwise(node))):
             sizes[node] = tuple(shape[1:])
         elif from_map and node.op != "output" and not is_mean_over_pixels(node):
-            raise ValueError(f"{node.format_node()} cannot be computed in parts here: take --tiles whole")
+            what = graph.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+            raise ValueError(f"{what} cannot be computed in parts here: take --tiles whole")
     return sizes

@@ -85,7 +85,9 @@ class Transposed:
 
     def needs(self, first: int, last: int, height: int) -> tuple[int, int]:
         """Return the rows whose taps fall on the output's, one at least."""
-        lowest = -((self._reach - 1 - first - self._padding) // self._stride)
+        # A row that no tap falls on still needs one to start from.
+        start = (first + self._padding) // self._stride
+        lowest = min(start, -((self._reach - 1 - first - self._padding) // self._stride))
         highest = min(height - 1, (last - 1 + self._padding) // self._stride)
         return min(max(0, lowest), highest), highest + 1
 
@@ -219,4 +221,3 @@ def _trace(path: _Path) -> fx.GraphModule:
         return fx.GraphModule(path, _Tracer().trace(path))
     except (fx.proxy.TraceError, TypeError) as error:
         raise ValueError(f"this network cannot be computed in parts ({error}): take --tiles whole") from error
-
