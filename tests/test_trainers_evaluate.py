@@ -207,6 +207,21 @@ def test_rows_hold_the_input_the_output_and_blank_pages(run):
         assert "seconds" not in rows["input"]
 
 
+def test_pairs_of_equal_images_are_left_out_of_the_means(run, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    for side in ("blur", "sharp"):
+        (tmp_path / side).mkdir()
+        cv2.imwrite(str(tmp_path / side / "equal.png"), pixels)
+        cv2.imwrite(str(tmp_path / side / "other.png"), pixels if side == "sharp" else pixels[::-1])
+    evaluation = evaluate(EvalOptions(), run, (tmp_path / "blur", tmp_path / "sharp"))
+    other = next(image for image in evaluation.images if image.key == "other.png")
+    assert len(evaluation.images) == 2
+    assert evaluation.means["input"]["psnr"] == (pytest.approx(other.rows["input"]["psnr"]), 0.0)
+    assert evaluation.gain_db == pytest.approx(other.merit_db)
+    assert any("1 of 2 pairs are equal images" in note for note in evaluation.notes)
+    assert example_sheet(evaluation).shape[2] == 3
+
+
 def toy_output(run, blurred):
     """Compute the toy's output in float64 from what the weights file holds."""
     from safetensors.numpy import load_file

@@ -1,5 +1,6 @@
 """What is done with each pair of an evaluation: restore, shift into place, measure, time."""
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,11 @@ class Measured:
     height: int
     width: int
     rows: dict[str, dict[str, float]]
+
+    @property
+    def is_blurred(self) -> bool:
+        """Whether the input differs from the sharp image; a blank page does not, and its PSNR is infinite."""
+        return math.isfinite(self.rows[INPUT]["psnr"])
 
     @property
     def merit_db(self) -> float:

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +49,28 @@ class Evaluation:
     output: Deblurring | None = field(repr=False, default=None)
 
     @property
+    def counted(self) -> list[Measured]:
+        """The images that the means are over: those that are blurred, or all where none is."""
+        return [image for image in self.images if image.is_blurred] or list(self.images)
+
+    @property
     def means(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Row -> metric -> (mean, standard deviation) over the images that have a value."""
+        """Row -> metric -> (mean, standard deviation) over the counted images that have a value."""
         rows: dict[str, dict[str, tuple[float, float]]] = {}
         for row, values in self.images[0].rows.items():
-            columns = {name: [image.rows[row][name] for image in self.images] for name in values}
+            columns = {name: [image.rows[row][name] for image in self.counted] for name in values}
             rows[row] = {name: _mean_and_spread(column) for name, column in columns.items()}
         return rows
 
     @property
     def gain_db(self) -> float:
         """Mean gain of the output over the input in PSNR, dB."""
-        return _mean_and_spread([image.merit_db for image in self.images])[0] if self.output else math.nan
+        return _mean_and_spread([image.merit_db for image in self.counted])[0] if self.output else math.nan
 
     @property
     def improved(self) -> int:
         """How many outputs are nearer to the sharp image than the input, in PSNR."""
-        return sum(image.merit_db > 0 for image in self.images) if self.output else 0
+        return sum(image.merit_db > 0 for image in self.counted) if self.output else 0
 
 
 def _mean_and_spread(values: list[float]) -> tuple[float, float]:
@@ -107,7 +112,12 @@ def evaluate(
     pairs = held_out.pairs.limited(options.limit)
     images = _measured(bench, pairs, quiet)
     facts = _facts(options, loaded, folders, origins) | {"device": _device_name(device), "images": len(images)}
-    return Evaluation(facts, images, pairs, held_out.notes, output)
+    evaluation = Evaluation(facts, images, pairs, held_out.notes, output)
+    equal = len(images) - len(evaluation.counted)
+    if not equal:
+        return evaluation
+    note = f"{equal} of {len(images)} pairs are equal images, with nothing to restore: they are left out of the means"
+    return replace(evaluation, notes=(*evaluation.notes, note))
 
 
 @dataclass

@@ -113,7 +113,9 @@ def example_sheet(evaluation: Evaluation) -> np.ndarray:
 
     They are ranked by the gain in PSNR, or by the PSNR of the input where nothing was restored.
     """
-    ranked = sorted(range(len(evaluation.images)), key=lambda index: -evaluation.images[index].merit_db)
+    images = evaluation.images
+    blurred = [index for index, image in enumerate(images) if image.is_blurred]
+    ranked = sorted(blurred or range(len(images)), key=lambda index: -images[index].merit_db)
     places = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
     columns = [INPUT, *([OUTPUT] if evaluation.output else []), "target"]
     strips = [_caption(" | ".join(columns))]
