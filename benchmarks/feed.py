@@ -40,7 +40,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="shards to read; without, images of noise, 256 px wide")
-    parser.add_argument("--samples", type=int, default=800, help="samples of noise to make")
+    parser.add_argument("--samples", type=int, default=400, help="samples of noise to make")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--crop", type=int, default=128, help="side of the crops, px")
     parser.add_argument("--batch", type=int, default=16, help="images of each side in a step")
