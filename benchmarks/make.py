@@ -20,9 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from blurgen.backends import build_all
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen
-from blurgen.pipeline import build_all, make
+from blurgen.pipeline import make
 from blurgen.plan import Plan, make_plan
 from blurgen.rng import stream
 from blurgen.run import Run
@@ -133,7 +134,7 @@ def rate(source: str, workers: int, out: Path) -> float:
     run = Run(plan, out, 40)
     run.folder.mkdir()
     jobs = run.jobs()
-    stamps = [time.perf_counter() for _ in build_all(jobs, RunOptions(workers=workers))]
+    stamps = [time.perf_counter() for _ in build_all(jobs, RunOptions(workers=workers), len(jobs))]
     shutil.rmtree(run.folder)
     first, last = 4 * workers, len(jobs) - workers
     return (last - first) * run.per_shard / (stamps[last] - stamps[first])

@@ -58,6 +58,7 @@ def make_command(
     with Stoppable():
         from blurgen import pipeline
         from blurgen.plan import make_plan
+        from blurgen.shards import write_text
 
         try:
             plan = make_plan(options)
@@ -68,18 +69,35 @@ def make_command(
             return
         with ProgressLine(quiet) as line:
             progress = pipeline.make(plan, options.out, run_options, line.show)
-    options.out.with_name(options.out.name + ".toml").write_text(to_toml(options), encoding="utf-8")
-    summary = {
-        "out": str(options.out),
-        "samples": pipeline.count_samples(options.out),
-        "bytes": options.out.stat().st_size,
-        "seconds": round(time.monotonic() - started, 2),
-        "left_out": [bad._asdict() for bad in progress.bad],
-    }
+    write_text(options.out.with_name(options.out.name + ".toml"), to_toml(options))
+    summary: dict[str, Any] = {"out": str(options.out)}
+    if run_options.slice:
+        summary |= {"slice": f"{run_options.slice.number}/{run_options.slice.count}", "samples": progress.done}
+    else:
+        summary |= {"samples": pipeline.count_samples(options.out), "bytes": options.out.stat().st_size}
+    summary["seconds"] = round(time.monotonic() - started, 2)
+    summary["left_out"] = [bad._asdict() for bad in progress.bad]
     echo(summary, as_json)
+    if run_options.slice:
+        click.echo(f"once all slices are done, `blurgen index {options.out}` finishes", err=True)
     if max_bad is not None and len(progress.bad) > max_bad:
         click.echo(f"{len(progress.bad)} images were left out, more than --max-bad {max_bad} allows", err=True)
         sys.exit(EXIT_BAD_INPUTS)
+
+
+@main.command("index")
+@existing
+@click.option("--pack", is_flag=True, help="Pack the shards into one plain file, instead of a master beside them.")
+@as_json
+def index_command(path: Path, pack: bool, as_json: bool) -> None:
+    """Finish PATH, the --out of a run whose slices were made by `make --shard`; name the shards that are missing."""
+    with Stoppable():
+        from blurgen import pipeline
+
+        progress = pipeline.index(path, pack)
+    samples, size = pipeline.count_samples(path), path.stat().st_size
+    bad = [bad._asdict() for bad in progress.bad]
+    echo({"out": str(path), "samples": samples, "bytes": size, "left_out": bad}, as_json)
 
 
 @main.command("kernels")

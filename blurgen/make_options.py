@@ -4,6 +4,9 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from blurgen.options import Chosen, option
+from blurgen.slices import Slice, parse_slice
+
+IMAGE_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,18 @@ class MakeOptions:
 class RunOptions:
     """The options of `blurgen make` that change how it runs, and no byte of what it makes."""
 
-    workers: int | None = option(None, "Worker processes, else one per core.")
-    backend: str = option("loky", "How workers run.", choices=("loky", "threading"))
+    workers: int | None = option(None, "Workers at a time, else one per core; with dask, the cluster decides.")
+    backend: str = option(
+        "processes", "How workers run; dask: on the cluster of --scheduler.", choices=("processes", "threading", "dask")
+    )
+    scheduler: str | None = option(None, "Where the scheduler of dask listens, such as tcp://HOST:8786.")
+    shard: str | None = option(
+        None, "Make slice i of n only, such as 2/8, or auto under SLURM; `blurgen index` finishes."
+    )
+    image_timeout: float | None = option(
+        None,
+        f"Seconds after which an image is left out, else {IMAGE_TIMEOUT_S:g}; threads cannot be ended and have none.",
+    )
     shard_mib: int = option(64, "Size of a shard, MiB, from 1 to 128.")
     sharded: bool = option(False, "Keep the shards, and write a small master file beside them.")
     overwrite: bool = option(False, "Replace an output that was made by another plan.")
@@ -71,3 +84,25 @@ class RunOptions:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
         if not 1 <= self.shard_mib <= 128:
             raise ValueError(f"shard_mib must be from 1 to 128, got {self.shard_mib}")
+        if self.backend == "dask" and not self.scheduler:
+            raise ValueError("--backend dask needs --scheduler tcp://HOST:PORT: `dask scheduler` starts one")
+        if self.scheduler and self.backend != "dask":
+            raise ValueError(f"--scheduler needs --backend dask, got --backend {self.backend}")
+        if self.image_timeout is not None and self.backend == "threading":
+            raise ValueError("--image-timeout needs --backend processes or dask: a thread that hangs cannot be ended")
+        if self.image_timeout is not None and not 0 < self.image_timeout < 1e6:
+            raise ValueError(f"image_timeout must be a positive number of seconds, got {self.image_timeout:g}")
+        if self.slice and self.overwrite:
+            raise ValueError(
+                "--overwrite would remove what other slices made: leave it out, or remove the output first"
+            )
+
+    @property
+    def slice(self) -> Slice | None:
+        """The part of the shards that this run makes, or None for all."""
+        return parse_slice(self.shard) if self.shard else None
+
+    @property
+    def image_timeout_s(self) -> float:
+        """How long a crop of an image may take, s."""
+        return self.image_timeout or IMAGE_TIMEOUT_S

@@ -4,37 +4,57 @@ The unit of work is a shard. It is built in memory and appears on the disk whole
 continues a run that was stopped at any moment, and no two runs of one plan differ.
 """
 
-import os
 import shutil
-import signal
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from blurgen import __version__
+from blurgen.backends import build_all
 from blurgen.lock import FolderLock
 from blurgen.make_options import RunOptions
 from blurgen.plan import Plan
-from blurgen.run import BASE_NAME, Run, card, open_run, packed_samples, shard_folder, shard_size, structure_of
+from blurgen.run import (
+    BASE_NAME,
+    PLAN_NAME,
+    Division,
+    Run,
+    card,
+    open_run,
+    packed_samples,
+    read_state,
+    shard_folder,
+    shard_size,
+    structure_of,
+)
 from blurgen.sample import TooSmall, render
-from blurgen.shards import open_shards, pack, remove_drafts, shard_paths, write_master
+from blurgen.shards import (
+    MASTER,
+    BadShard,
+    naming_bytes,
+    open_shards,
+    pack,
+    parse,
+    remove_drafts,
+    shard_paths,
+    sync_folder,
+    write_master,
+)
 from blurgen.sources import BadImage
-from blurgen.worker import Bad, Job, build, is_done, streams
+from blurgen.worker import DIED, RAISED, TOO_SLOW, Bad, streams
 
-ATTEMPTS = 3
-IDLE_WORKER_S = 10
+MOST_NAMED = 10
 
 
 @dataclass
 class Progress:
-    """How far a run is, in samples; images that made none are counted in `bad`."""
+    """How far a run, or a slice of it, is, in samples; images that made none are counted in `bad`."""
 
     total: int
     done: int = 0
@@ -56,6 +76,7 @@ def make(
     plan : Plan
     out : Path
     options : RunOptions
+        With a slice, only its shards are made; `index` finishes.
     report : callable
         Called with the `Progress` after every shard.
 
@@ -73,42 +94,82 @@ def make(
     folder = shard_folder(out)
     if not (folder.exists() or options.overwrite) and packed_samples(plan, out) >= plan.count:
         return Progress(plan.count, plan.count, read_bad(out))
-    folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
+    with ExitStack() as held:
+        with naming_bytes(out, bytes_needed(plan, plan.count, options.sharded)):
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+            held.enter_context(FolderLock(folder, options.slice and options.slice.file_name))
         try:
             run = open_run(plan, out, options)
             return _continue(run, options, report) if run else Progress(plan.count, plan.count, read_bad(out))
         except BaseException:
-            remove_drafts(folder)
-            if not any(count_samples(path) for path in folder.glob("*.h5")):
-                shutil.rmtree(folder)  # nothing is lost, and other options may be tried at once
+            _tidy(folder, options)
             raise
 
 
+def _tidy(folder: Path, options: RunOptions) -> None:
+    """Leave nothing of a run that has failed but what another can go on from."""
+    with suppress(OSError):  # what went wrong first is to be told
+        remove_drafts(folder)
+        if options.slice is None and not any(map(_has_samples, folder.glob("*.h5"))):
+            shutil.rmtree(folder)  # nothing is lost, and other options may be tried at once
+
+
+def _has_samples(path: Path) -> bool:
+    with suppress(BadShard):
+        return count_samples(path) > 0
+    return True
+
+
 def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None]) -> Progress:
-    """Build the shards that are missing, and finish; only for the one process that holds the folder."""
-    progress = Progress(run.plan.count, run.first_sample)
-    pending = []
-    for job in run.jobs():
-        if is_done(job):
-            progress.done += job.last_sample - job.first_sample
-        else:
-            pending.append(job)
-    if (
-        not pending
-        and options.sharded
-        and run.out.exists()
-        and structure_of(run.out).attrs["plan"] == run.plan.document
-    ):
+    """Build the shards that are missing, and finish; only for the one process that holds the folder or the slice."""
+    division = run.division
+    numbers = options.slice.of(division.shards) if options.slice else range(division.shards)
+    total = sum(last - first for first, last in map(division.span, numbers))
+    progress = Progress(total if options.slice else run.plan.count)
+    left_out: dict[str, Bad] = {}
+    pending, bad = _pending(run, numbers, left_out)
+    if not pending and options.slice is None and options.sharded and _is_master_of(run):
         return Progress(run.plan.count, run.plan.count, read_bad(run.out))
     check_space(run, len(pending), options)
-    report(progress)
-    for job in build_all(pending, options):
-        progress.done += job.last_sample - job.first_sample
-        progress.bad += read_bad(job.path)
+    while pending:
+        spans = map(division.span, pending)
+        progress.done, progress.bad = progress.total - sum(last - first for first, last in spans), bad
         report(progress)
-    progress.bad = finish(run, options)
+        for job in build_all((run.job(number, left_out) for number in pending), options, len(pending)):
+            progress.done += job.last_sample - job.first_sample
+            found = read_bad(job.path)
+            progress.bad += found
+            left_out |= _found_out(found)
+            report(progress)
+        pending, bad = _pending(run, numbers, left_out)
+    progress.bad, progress.done = _by_key(bad), progress.total
+    if options.slice is None:
+        progress.bad = finish(division, card(run.plan), options.sharded)
     return progress
+
+
+def _pending(run: Run, numbers: Iterable[int], left_out: dict[str, Bad]) -> tuple[list[int], list[Bad]]:
+    """Return which shards are still to be made, and the bad images of the others; put those found out in `left_out`.
+
+    An image that is left out of one shard is left out of all: whether its samples are there must not depend on how
+    they are divided into shards.
+    """
+    found = {number: _bad_of(attrs) for number in numbers if (attrs := run.division.made(number)) is not None}
+    for several in found.values():
+        left_out |= _found_out(several)
+    if left_out:
+        missing = {number: left_out.keys() & run.keys(number) for number in found}
+        found = {number: bad for number, bad in found.items() if missing[number] <= {entry.key for entry in bad}}
+    return [number for number in numbers if number not in found], [bad for several in found.values() for bad in several]
+
+
+def _found_out(bad: Iterable[Bad]) -> dict[str, Bad]:
+    return {entry.key: entry for entry in bad if entry.reason in (RAISED, DIED, TOO_SLOW)}
+
+
+def _is_master_of(run: Run) -> bool:
+    return run.out.exists() and structure_of(run.out).attrs["plan"] == run.plan.document
 
 
 def bytes_needed(plan: Plan, pending_samples: int, sharded: bool) -> int:
@@ -126,89 +187,117 @@ def bytes_free(path: Path) -> int:
 
 def check_space(run: Run, pending_shards: int, options: RunOptions) -> None:
     """Raise OSError where the disk has no room for the shards to come and for packing them."""
-    needed = bytes_needed(run.plan, run.per_shard * pending_shards, options.sharded)
+    needed = bytes_needed(run.plan, run.per_shard * pending_shards, options.sharded or options.slice is not None)
     free = bytes_free(run.out)
     if needed > free:
-        raise OSError(f"{run.out} needs {needed:,} bytes while it is made, and its disk has {free:,} free")
+        raise OSError(
+            f"{run.out} needs {needed:,} bytes while it is made, and its disk has {free:,} free: "
+            "make room and run the same command again"
+        )
 
 
-def build_all(jobs: list[Job], options: RunOptions) -> Iterator[Job]:
-    """Build shards in parallel, and yield the job of each when it is done.
-
-    A worker that dies takes its pool down; a new one tries what is missing then.
+def finish(division: Division, attrs: dict[str, Any], sharded: bool) -> list[Bad]:
+    """Pack the shards into the output, or write the master file beside them; return the images left out.
 
     Raises
     ------
-    RuntimeError
-        Workers died in `ATTEMPTS` pools one after the other without a single shard.
+    ValueError
+        There is no sample at all, or a shard is damaged.
+    OSError
+        The output cannot be written; the shards stay.
     """
-    waiting = {job.path: job for job in jobs}
-    workers = min(options.workers or joblib.cpu_count(), max(1, len(jobs)))
-    failures = 0
-    while waiting:
-        own: dict[str, Any] = {}
-        if options.backend == "loky":  # workers whose parent was killed end when they have been idle
-            own = {"initializer": _prepare_worker, "initargs": (os.getcwd(),), "idle_worker_timeout": IDLE_WORKER_S}
-        parallel = joblib.Parallel(workers, options.backend, return_as="generator_unordered", batch_size=1, **own)
-        try:
-            with _interrupts_ignored():
-                results = parallel(joblib.delayed(build)(job) for job in list(waiting.values()))
-            for path in results:
-                failures = 0
-                yield waiting.pop(path)
-        except TerminatedWorkerError as error:
-            failures += 1
-            if failures == ATTEMPTS:
-                raise RuntimeError(
-                    f"worker processes died {ATTEMPTS} times in a row: where memory is short, fewer --workers help; "
-                    "the same command continues"
-                ) from error
-
-
-def _prepare_worker(folder: str) -> None:
-    """Make paths mean what they mean to the parent, and leave Ctrl-C, which a terminal sends to workers, too, to it."""
-    os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C while worker processes start, which inherit that and so stay silent before they are initialised."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change a handler
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def finish(run: Run, options: RunOptions) -> list[Bad]:
-    """Pack the shards into the output, or write the master file beside them; return the images left out."""
-    paths = [job.path for job in run.jobs()]
-    bad = {entry.key: entry for path in paths for entry in read_bad(path)}
-    if run.first_sample:
-        base = run.folder / BASE_NAME
-        if options.sharded and not base.exists():
-            run.out.rename(base)
-        paths.insert(0, base if base.exists() else run.out)
-        bad |= {entry.key: entry for entry in read_bad(paths[0])}
-    left_out = [bad[key] for key in sorted(bad)]
+    out, paths = division.out, [division.path(number) for number in range(division.shards)]
+    if division.first_sample:
+        base = division.folder / BASE_NAME
+        if sharded and not base.exists():
+            out.rename(base)
+            sync_folder(division.folder)
+        paths.insert(0, base if base.exists() else out)
+    left_out = _by_key(entry for path in paths for entry in read_bad(path))
     if not any(count_samples(path) for path in paths):
         raise ValueError(f"no image could be read: {left_out[0].key}: {left_out[0].message}")
-    attrs = card(run.plan) | {"range": [0, run.plan.count], "bad": left_out}
-    if options.sharded:
-        write_master(paths, run.out, attrs)
+    attrs = attrs | {"range": [0, division.document["count"]], "bad": left_out}
+    try:
+        (write_master if sharded else pack)(paths, out, attrs)
+    except BadShard as error:
+        raise BadShard(f"{error}; remove that shard, and the same command makes it again") from error
+    if sharded:
+        remove_drafts(division.folder)
     else:
-        pack(paths, run.out, attrs)
-        shutil.rmtree(run.folder)
+        shutil.rmtree(division.folder)
     return left_out
+
+
+def _by_key(bad: Iterable[Bad]) -> list[Bad]:
+    by_key = {entry.key: entry for entry in bad}
+    return [by_key[key] for key in sorted(by_key)]
+
+
+def index(out: Path, packed: bool = False) -> Progress:
+    """Finish what the slices of a run have made: a master file beside the shards, or, `packed`, one plain file.
+
+    Raises
+    ------
+    ValueError
+        There is nothing to finish, shards are missing (the message names them), or no image could be read.
+    OSError
+        The output cannot be written; the shards stay.
+    RuntimeError
+        A slice is still being made.
+    """
+    folder = shard_folder(out)
+    if not folder.is_dir() and not out.exists():
+        raise ValueError(
+            f"there are no shards in {folder}: `blurgen make --out {out} --shard 1/8` and so on makes some"
+        )
+    with FolderLock(folder) if folder.is_dir() else nullcontext():
+        remove_drafts(folder)
+        remove_drafts(out)
+        division = read_state(out)
+        before = structure_of(out) if out.exists() else None
+        if before and before.kind != MASTER and (not division or before.attrs["plan"] == division.document):
+            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was stopped right after packing
+            count = before.attrs["plan"]["count"]
+            return Progress(count, count, read_bad(out))
+        if division is None:
+            raise ValueError(f"{folder} has no {PLAN_NAME}, and so no shards of a run: is --out another file?")
+        return _finish_slices(division, packed)
+
+
+def _finish_slices(division: Division, packed: bool) -> Progress:
+    found = [division.made(number) for number in range(division.shards)]
+    missing = [number for number, attrs in enumerate(found) if attrs is None]
+    if missing:
+        raise ValueError(_missing(division, missing))
+    attrs = {"plan": division.document, "licence": found[0]["licence"], "blurgen": __version__}
+    count = division.document["count"]
+    progress = Progress(count, count, finish(division, attrs, not packed))
+    for lock in division.folder.glob(".slice-*.lock"):
+        lock.unlink()
+    return progress
+
+
+def _missing(division: Division, missing: list[int]) -> str:
+    """Return the sentence on shards that are missing, with their slices where all were cut alike."""
+    names = [division.path(number).name for number in missing[:MOST_NAMED]]
+    more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+    cuts = {int(path.name.split("-of-")[1].split(".")[0]) for path in division.folder.glob(".slice-*-of-*.lock")}
+    again = "make them by `blurgen make`, with --shard or without"
+    if len(cuts) == 1:
+        (count,) = cuts
+        slices = sorted({number % count + 1 for number in missing})
+        again = f"run again --shard {', '.join(f'{number}/{count}' for number in slices[:MOST_NAMED])}"
+        again += " and more" if len(slices) > MOST_NAMED else ""
+    return f"{len(missing)} of {division.shards} shards are missing, {', '.join(names)}{more}: {again}"
 
 
 def read_bad(path: Path) -> list[Bad]:
     """Return the images that a shard, or a finished file, had to leave out."""
-    return [Bad(*entry) for entry in open_shards(path).attrs["bad"]]
+    return _bad_of(parse(path).attrs)
+
+
+def _bad_of(attrs: dict[str, Any]) -> list[Bad]:
+    return [Bad(*entry) for entry in attrs["bad"]]
 
 
 def count_samples(path: Path) -> int:
@@ -220,6 +309,7 @@ def pack_shards(path: Path, out: Path) -> int:
     """Pack a folder of shards, or a master file with its shards, into the new plain file `out`; return its samples."""
     if out.exists():
         raise ValueError(f"{out} exists: name another --out, or remove it first")
+    remove_drafts(out)
     paths = shard_paths(path)
     bad = {entry.key: entry for shard in paths for entry in read_bad(shard)}
     made = open_shards(path).attrs

@@ -6,6 +6,8 @@ they belong to, and the packed file of an earlier, smaller count.
 
 import json
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ import joblib
 from blurgen import __version__
 from blurgen.make_options import RunOptions
 from blurgen.plan import Plan, plan_difference
-from blurgen.shards import MASTER, Structure, parse, remove_drafts, write_atomically
-from blurgen.worker import Job
+from blurgen.shards import MASTER, BadShard, Structure, parse, remove_drafts, write_text
+from blurgen.worker import Bad, Job
 
 PLAN_NAME = "plan.json"
 BASE_NAME = "0.h5"  # shorter than the name of any shard, and so before them
@@ -24,22 +26,23 @@ LEAST_SHARD, SHARDS_A_WORKER = 16, 8
 
 
 @dataclass(frozen=True)
-class Run:
-    """A plan on its way to the file `out`.
+class Division:
+    """How the samples of the file `out` are divided into shards, as ``plan.json`` says it.
 
     Parameters
     ----------
-    plan : Plan
     out : Path
         The file to be written; its shards lie in the folder ``OUT.d`` beside it until they are packed.
+    document : dict
+        The plan.
     per_shard : int
         Samples in a shard.
     first_sample : int
         The samples before this one lie in `out` already: the count has grown since it was made.
     """
 
-    plan: Plan
     out: Path
+    document: dict[str, Any]
     per_shard: int
     first_sample: int = 0
 
@@ -48,18 +51,69 @@ class Run:
         """The folder of the shards."""
         return shard_folder(self.out)
 
+    @property
+    def shards(self) -> int:
+        """How many shards there are in the end."""
+        return -(-(self.document["count"] - self.first_sample) // self.per_shard)
+
+    def path(self, number: int) -> Path:
+        """Return where shard `number` lies."""
+        return self.folder / f"{number:05d}.h5"
+
+    def span(self, number: int) -> tuple[int, int]:
+        """Return the first sample of shard `number`, and the one after its last."""
+        first = self.first_sample + number * self.per_shard
+        return first, min(first + self.per_shard, self.document["count"])
+
+    def made(self, number: int) -> dict[str, Any] | None:
+        """Return the attributes of shard `number`; None where it is missing, damaged or not the one of this plan."""
+        try:
+            attrs = parse(self.path(number)).attrs
+        except (FileNotFoundError, BadShard):
+            return None
+        if attrs.get("range") != list(self.span(number)) or plan_difference(attrs.get("plan", {}), self.document):
+            return None
+        return attrs
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan on its way to the file `out`; its parameters are those of a `Division`."""
+
+    plan: Plan
+    out: Path
+    per_shard: int
+    first_sample: int = 0
+
+    @property
+    def division(self) -> Division:
+        """Where the samples of the plan lie."""
+        return Division(self.out, self.plan.document, self.per_shard, self.first_sample)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the shards."""
+        return shard_folder(self.out)
+
+    def keys(self, number: int) -> set[str]:
+        """Return the keys of the images of shard `number`."""
+        return {crop.entry.key for crop in self.plan.crops(*self.division.span(number))}
+
+    def job(self, number: int, left_out: Mapping[str, Bad] | None = None) -> Job:
+        """Return the work that makes shard `number`, without the images that are known to end workers."""
+        plan, division = self.plan, self.division
+        first, last = division.span(number)
+        crops = plan.crops(first, last)
+        attrs = card(plan) | {"range": [first, last]}
+        here = {crop.entry.key for crop in crops} & (left_out or {}).keys()
+        return Job(
+            division.path(number), plan.source, plan.look, plan.layout, plan.seed, first, last, crops, attrs,
+            plan.document["codec"], {key: left_out[key] for key in here},
+        )  # fmt: skip
+
     def jobs(self) -> list[Job]:
         """Return the work that makes each shard, in order."""
-        plan, count = self.plan, self.plan.count
-        made = []
-        for number, first in enumerate(range(self.first_sample, count, self.per_shard)):
-            last = min(first + self.per_shard, count)
-            crops = plan.crops(first, last)
-            attrs = card(plan) | {"range": [first, last]}
-            path = self.folder / f"{number:05d}.h5"
-            codec = plan.document["codec"]
-            made.append(Job(path, plan.source, plan.look, plan.layout, plan.seed, first, last, crops, attrs, codec))
-        return made
+        return [self.job(number) for number in range(self.division.shards)]
 
 
 def shard_folder(out: Path) -> Path:
@@ -87,21 +141,56 @@ def open_run(plan: Plan, out: Path, options: RunOptions) -> Run | None:
         out.unlink(missing_ok=True)
         _clear(folder)
     remove_drafts(folder)
-    packed, state = packed_samples(plan, out), _read_state(folder)
+    if options.slice is None:
+        remove_drafts(out)
+    packed, state = packed_samples(plan, out), read_state(out)
     if packed >= plan.count:
-        if state is None or state["plan"]["count"] <= packed:  # left by a run that was stopped right after packing
+        # Left by a run that was stopped right after packing; a larger count than that of the file is kept.
+        if options.slice is None and (state is None or state.document["count"] <= packed):
             shutil.rmtree(folder, ignore_errors=True)
         return None
     if state is not None:
-        check_same(plan, state["plan"], folder)
+        check_same(plan, state.document, folder)
     # The samples before the first one of a run lie in the packed file, or in BASE_NAME where that was moved.
-    if state is None or not (state["first_sample"] in (0, packed) or (folder / BASE_NAME).exists()):
-        folder.mkdir(parents=True, exist_ok=True)
+    if state is None or not (state.first_sample in (0, packed) or (folder / BASE_NAME).exists()):
+        state = _begin(Division(out, plan.document, shard_size(plan, options), packed), anew=options.slice is None)
+        check_same(plan, state.document, folder)
+    if state.document["count"] < plan.count:
+        _write_state(Division(out, plan.document, state.per_shard, state.first_sample))
+    return Run(plan, out, state.per_shard, state.first_sample)
+
+
+def _begin(division: Division, anew: bool) -> Division:
+    """Write ``plan.json`` into a folder that is cleared first, or, not `anew`, unless another slice has done so."""
+    folder = division.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if anew:
         _clear(folder)
-        state = {"plan": plan.document, "per_shard": shard_size(plan, options), "first_sample": packed}
-        text = json.dumps(state, indent=1).encode()
-        write_atomically(folder / PLAN_NAME, [(0, memoryview(text))], len(text))
-    return Run(plan, out, state["per_shard"], state["first_sample"])
+        _write_state(division)
+        return division
+    with suppress(FileExistsError):
+        _write_state(division, anew=True)
+    state = read_state(division.out)
+    if state is None or state.first_sample != division.first_sample:
+        raise ValueError(f"{folder} does not go with {division.out}: remove the folder, or name another --out")
+    return state
+
+
+def _write_state(division: Division, anew: bool = False) -> None:
+    numbers = {"per_shard": division.per_shard, "first_sample": division.first_sample}
+    write_text(division.folder / PLAN_NAME, json.dumps({"plan": division.document, **numbers}, indent=1), anew)
+
+
+def read_state(out: Path) -> Division | None:
+    """Return how the samples of `out` are divided, as ``plan.json`` says; None where there is none."""
+    path = shard_folder(out) / PLAN_NAME
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return Division(out, state["plan"], state["per_shard"], state["first_sample"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: remove {path.parent}, and run the same command again") from error
 
 
 def packed_samples(plan: Plan, out: Path) -> int:
@@ -125,13 +214,8 @@ def structure_of(out: Path) -> Structure:
     return structure
 
 
-def _read_state(folder: Path) -> dict[str, Any] | None:
-    path = folder / PLAN_NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def _clear(folder: Path) -> None:
-    """Remove the shards and the plan from a folder that is held."""
+    """Remove the shards from a folder that is held, and then the plan, which tells whose they are."""
     for path in [*folder.glob("*.h5"), *folder.glob(PLAN_NAME)]:
         path.unlink()
 
@@ -148,7 +232,7 @@ def check_same(plan: Plan, before: dict[str, Any], path: Path) -> None:
 
 def shard_size(plan: Plan, options: RunOptions) -> int:
     """Return how many samples make a shard: as many as fit, fewer where that keeps all workers busy to the end."""
-    workers = options.workers or joblib.cpu_count()
+    workers = (options.workers or joblib.cpu_count()) * (options.slice.count if options.slice else 1)
     balanced = max(LEAST_SHARD, -(-plan.count // (SHARDS_A_WORKER * workers)))
     balanced = -(-balanced // plan.samples_per_crop) * plan.samples_per_crop
     return min(shard_capacity(plan, options.shard_mib), balanced)

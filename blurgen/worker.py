@@ -1,7 +1,8 @@
 """The unit of work: one shard, built in memory from its images and written as a whole."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,12 @@ import numpy as np
 from blurgen.plan import Crop
 from blurgen.rng import stream
 from blurgen.sample import Look, Rendered, TooSmall, render
-from blurgen.shards import META, SOURCE, Layout, open_shards, source_row, write_shard
+from blurgen.shards import META, SOURCE, Layout, source_row, write_shard
 from blurgen.sources import BadImage, Picture, Source
+
+TRIES = 2
+# Why an image is left out that a source did not call bad: found out by trying, and so kept in mind for other shards.
+RAISED, DIED, TOO_SLOW = "raised-an-error", "ended-its-worker", "took-too-long"
 
 
 class Bad(NamedTuple):
@@ -25,7 +30,10 @@ class Bad(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to build one shard."""
+    """What a worker needs to build one shard.
+
+    Images of `left_out` are not touched: they have ended workers before.
+    """
 
     path: Path
     source: Source
@@ -37,10 +45,17 @@ class Job:
     crops: list[Crop]
     attrs: dict[str, Any]
     codec: str
+    left_out: Mapping[str, Bad] = field(default_factory=dict)
 
 
 class Rows:
-    """The samples of a shard as they gather: images in their final arrays, and the tables that describe them."""
+    """The samples of a shard as they gather: images in their final arrays, and the tables that describe them.
+
+    Attributes
+    ----------
+    count : int
+        How many there are; may be set back to forget the last ones.
+    """
 
     def __init__(self, job: Job):
         self._job = job
@@ -49,19 +64,19 @@ class Rows:
         self._meta = np.zeros(capacity, META)
         self._sources: list[np.void] = []
         self._places: dict[str, int] = {}
-        self._count = 0
+        self.count = 0
 
     def add(self, number: int, crop: Crop, picture: Picture, sample: Rendered) -> None:
         """Take in sample `number`, whose pixels come from `crop` of `picture`."""
         for name in self._arrays:
-            self._arrays[name][self._count] = sample.kernel if name == "kernel" else sample.images[name]
+            self._arrays[name][self.count] = sample.kernel if name == "kernel" else sample.images[name]
         key = crop.entry.key
         if key not in self._places:
             self._places[key] = len(self._sources)
             self._sources.append(self._source_row(crop, picture))
         params = self._job.layout.params
-        self._meta[self._count] = meta_row(number, self._places[key], crop.index, sample, params)
-        self._count += 1
+        self._meta[self.count] = meta_row(number, self._places[key], crop.index, sample, params)
+        self.count += 1
 
     def _source_row(self, crop: Crop, picture: Picture) -> np.void:
         entry, source = crop.entry, self._job.source
@@ -70,12 +85,19 @@ class Rows:
             entry.key, picture.sha256, width, height, entry.group, entry.split, source.licence, source.author
         )
 
-    def write(self, attrs: dict[str, Any]) -> None:
-        """Write the shard with what was gathered."""
-        arrays = {name: array[: self._count] for name, array in self._arrays.items()}
-        sources = np.array(self._sources, SOURCE)
+    def write(self, attrs: dict[str, Any], without: Collection[str]) -> None:
+        """Write the shard with what was gathered, but for the images with these keys."""
+        meta, sources = self._meta[: self.count].copy(), np.array(self._sources, SOURCE)
+        kept: slice | np.ndarray = slice(self.count)
+        dropped = [place for key, place in self._places.items() if key in without]
+        if dropped:
+            kept = np.flatnonzero(~np.isin(meta["source"], dropped))
+            used, places = np.unique(meta["source"][kept], return_inverse=True)
+            meta, sources = meta[kept], sources[used]
+            meta["source"] = places
+        arrays = {name: array[kept] for name, array in self._arrays.items()}
         codec = None if self._job.codec == "none" else self._job.codec
-        write_shard(self._job.path, self._job.layout, arrays, self._meta[: self._count], sources, attrs, codec)
+        write_shard(self._job.path, self._job.layout, arrays, meta, sources, attrs, codec)
 
 
 def meta_row(number: int, source: int, crop: int, sample: Rendered, params: tuple[str, ...]) -> np.void:
@@ -91,38 +113,56 @@ def meta_row(number: int, source: int, crop: int, sample: Rendered, params: tupl
     return row[0]
 
 
-def build(job: Job) -> Path:
-    """Build one shard in memory, write it as a whole, and return its path."""
+def build(job: Job, take_up: Callable[[str], None] = lambda key: None) -> Path:
+    """Build one shard in memory, write it as a whole, and return its path.
+
+    An image that cannot be read or raises anything at all makes no sample: it is named in the attribute ``bad``.
+
+    Parameters
+    ----------
+    job : Job
+    take_up : callable
+        Told the key of an image before each of its crops is made, and ``""`` when the work on images is over.
+    """
     cv2.setNumThreads(1)
     rows = Rows(job)
     bad: dict[str, Bad] = {}
-    key, picture = None, None
-    for crop in job.crops:
-        if crop.entry.key != key:
-            key, picture = crop.entry.key, None
-            try:
-                picture = job.source.read(key)
-            except BadImage as error:
-                bad[key] = Bad(key, error.reason, str(error))
-        if picture is None:
-            continue
-        try:
-            samples = render(picture.sharp, picture.blurred, job.look, streams(job.seed, key, crop.index))
-        except TooSmall as error:
-            bad[key] = Bad(key, "too-small", str(error))
-            continue
-        for number, sample in enumerate(samples, crop.first_sample):
-            if job.first_sample <= number < job.last_sample:
-                rows.add(number, crop, picture, sample)
-    rows.write(job.attrs | {"bad": sorted(bad.values())})
+    for key, crops in groupby(job.crops, lambda crop: crop.entry.key):
+        bad_one = bad.get(key) or job.left_out.get(key) or _make_samples(job, list(crops), rows, take_up)
+        if bad_one:
+            bad[key] = bad_one
+    take_up("")
+    rows.write(job.attrs | {"bad": sorted(bad.values())}, without=bad.keys())
     return job.path
 
 
-def is_done(job: Job) -> bool:
-    """Whether the shard of a job is there, with all of its samples and no more."""
-    if not job.path.exists():
-        return False
-    return open_shards(job.path).attrs["range"] == [job.first_sample, job.last_sample]
+def _make_samples(job: Job, crops: list[Crop], rows: Rows, take_up: Callable[[str], None]) -> Bad | None:
+    """Add the samples of some crops of one image, or return why there are none."""
+    key, before = crops[0].entry.key, rows.count
+    for left in reversed(range(TRIES)):
+        try:
+            _render_into(rows, job, crops, take_up)
+            return None
+        except BadImage as error:
+            return Bad(key, error.reason, str(error))
+        except TooSmall as error:
+            return Bad(key, "too-small", str(error))
+        except Exception as error:  # one image, whatever it does to a decoder, is not worth the run
+            rows.count = before
+            if not left:
+                return Bad(key, RAISED, f"{type(error).__name__}: {error}".splitlines()[0])
+    return None
+
+
+def _render_into(rows: Rows, job: Job, crops: list[Crop], take_up: Callable[[str], None]) -> None:
+    key, picture = crops[0].entry.key, None
+    for crop in crops:
+        take_up(key)
+        picture = picture or job.source.read(key)
+        samples = render(picture.sharp, picture.blurred, job.look, streams(job.seed, key, crop.index))
+        for number, sample in enumerate(samples, crop.first_sample):
+            if job.first_sample <= number < job.last_sample:
+                rows.add(number, crop, picture, sample)
 
 
 def streams(seed: int, key: str, index: int) -> Callable[[str], np.random.Generator]:

@@ -32,7 +32,7 @@ def planned(source, **fields):
     return make_plan(MakeOptions(source=source, **{"kernel": WALK, "crop": 32, "seed": SEED, **fields}))
 
 
-def made(source, out, workers=1, backend="loky", **fields):
+def made(source, out, workers=1, backend="threading", **fields):
     make(planned(source, **fields), out, RunOptions(workers=workers, backend=backend))
     return out
 
@@ -158,10 +158,10 @@ class TestSameBytes:
 
     @pytest.mark.parametrize("name", MODELS)
     def test_with_kernels(self, folder, tmp_path, name):
-        backends = ("loky", "threading")
+        backends = ("processes", "threading")
         self.check(Chosen(str(folder)), tmp_path, backends, kernel=Chosen(name, MODELS[name]), per_image=4)
 
     @pytest.mark.parametrize("name", ["text", "leaves"])
     def test_with_pictures(self, tmp_path, name):
         source = Chosen(name, {"width": 256, "height": 256})
-        self.check(source, tmp_path, ("loky", "threading"), count=12)
+        self.check(source, tmp_path, ("processes", "threading"), count=12)

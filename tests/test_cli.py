@@ -19,7 +19,19 @@ from blurgen.cli import main
 from blurgen.shards import open_shards
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("--crop", "32", "--set", "kernel.length_px=8", "--set", "kernel.side_px=3", "--workers", "1", "--quiet")
+SMALL = (
+    "--crop",
+    "32",
+    "--set",
+    "kernel.length_px=8",
+    "--set",
+    "kernel.side_px=3",
+    "--workers",
+    "1",
+    "--backend",
+    "threading",
+    "--quiet",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ SRGB = response("srgb")
 def samples(images, out, count, crop_px):
     """Return samples that `make` has written: the default kernels, no noise, one crop from each image."""
     options = MakeOptions(source=Chosen(str(images)), kernel=Chosen("deblurgan"), crop=crop_px, count=count)
-    make(make_plan(options), out, RunOptions(workers=1))
+    make(make_plan(options), out, RunOptions(workers=1, backend="threading"))
     return open_shards(out)
 
 

@@ -1,6 +1,7 @@
 """Runs: determinism, resuming, growing, what is left out, and samples rendered again."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -10,17 +11,18 @@ import pytest
 from photos import photo, write_photos
 
 from blurgen import kernel_model
+from blurgen.backends import build_all
 from blurgen.export import write_kernels
 from blurgen.lock import FolderLock
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen, build
-from blurgen.pipeline import build_all, estimate, make, pack_shards
+from blurgen.pipeline import estimate, make, pack_shards
 from blurgen.plan import make_plan, options_of, plan_difference
 from blurgen.run import Run, open_run, shard_folder, shard_size
 from blurgen.shards import open_shards, verify
 from blurgen.worker import build as build_shard
 
-SERIAL = RunOptions(workers=1)
+SERIAL = RunOptions(workers=1, backend="threading")
 SMALL_SHARDS = 12
 
 
@@ -54,7 +56,7 @@ def test_every_sample_is_there_and_sound(folder, tmp_path):
     assert not shard_folder(out).exists()
 
 
-@pytest.mark.parametrize(("workers", "backend"), [(1, "loky"), (2, "loky"), (2, "threading")])
+@pytest.mark.parametrize(("workers", "backend"), [(1, "processes"), (2, "processes"), (2, "threading")])
 def test_same_seed_same_bytes_for_any_workers_and_shards(folder, tmp_path, monkeypatch, workers, backend):
     whole = made(folder, tmp_path / "whole.h5", per_image=4).read_bytes()
     in_small_shards(monkeypatch)
@@ -75,7 +77,7 @@ def test_stopped_run_continues_to_the_same_bytes(folder, tmp_path, monkeypatch):
     for job in open_run(plan, out, SERIAL).jobs()[1:3]:
         build_shard(job)
     built = []
-    monkeypatch.setattr("blurgen.pipeline.build", lambda job: built.append(job.path.name) or build_shard(job))
+    monkeypatch.setattr("blurgen.backends.build", lambda job, take_up: built.append(job.path.name) or build_shard(job))
     make(plan, out, SERIAL)
     assert sorted(built) == ["00000.h5", "00003.h5"]
     assert out.read_bytes() == whole
@@ -89,7 +91,7 @@ def test_count_may_grow(folder, tmp_path, monkeypatch, before, sharded):
     out = tmp_path / "grown.h5"
     plan = make_plan(options(folder, count=20))
     if before in ("stopped", "killed after packing"):
-        list(build_all(open_run(plan, out, SERIAL).jobs(), SERIAL))
+        list(build_all(open_run(plan, out, SERIAL).jobs(), SERIAL, 1))
     if before == "killed after packing":
         shutil.copy(made(folder, tmp_path / "twin.h5", count=20), out)
     elif before != "stopped":
@@ -110,7 +112,9 @@ def test_stopped_growth_of_a_packed_file_keeps_what_it_has(folder, tmp_path, mon
     larger = make_plan(options(folder, count=50))
     build_shard(open_run(larger, out, SERIAL).jobs()[0])
     built = []
-    monkeypatch.setattr("blurgen.pipeline.build", lambda job: built.append(job.first_sample) or build_shard(job))
+    monkeypatch.setattr(
+        "blurgen.backends.build", lambda job, take_up: built.append(job.first_sample) or build_shard(job)
+    )
     make(larger, out, SERIAL)
     assert built == [32, 44]
     assert out.read_bytes() == whole
@@ -276,17 +280,21 @@ def test_exposures_of_a_crop_follow_each_other(folder, tmp_path):
     assert np.array_equal(shards.meta["params"][0], shards.meta["params"][1])
 
 
-def test_dying_workers_end_in_one_sentence(folder, tmp_path, monkeypatch):
-    jobs = Run(make_plan(options(folder)), tmp_path / "a.h5", 5).jobs()
-    monkeypatch.setattr("blurgen.pipeline.build", _die)
-    with pytest.raises(RuntimeError, match=r"worker processes died 3 times in a row"):
-        list(build_all(jobs, RunOptions(workers=2)))
+class EndsTheProcess:
+    """What ends a process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (7,)
 
 
-def _die(job):
-    import os
-
-    os._exit(1)
+def test_dying_workers_end_in_one_sentence(folder, tmp_path):
+    jobs = [
+        replace(job, source=EndsTheProcess()) for job in Run(make_plan(options(folder)), tmp_path / "a.h5", 5).jobs()
+    ]
+    with pytest.raises(
+        RuntimeError, match=r"worker processes died 3 times over one shard, and the last ended with code 7"
+    ):
+        list(build_all(jobs, RunOptions(workers=2), 2))
 
 
 def test_second_run_on_one_output_is_told_who_holds_it(folder, tmp_path):

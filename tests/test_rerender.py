@@ -13,7 +13,7 @@ from blurgen.plan import make_plan
 from blurgen.rerender import Places, compare_samples
 from blurgen.shards import open_shards, verify
 
-SERIAL = RunOptions(workers=1)
+SERIAL = RunOptions(workers=1, backend="threading")
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from blurgen.shards.drafts import write_atomically
 from blurgen.shards.files import ShardFile
 from blurgen.shards.layout import MANIFEST, MASTER, MAX_KEY, VERSION, BadShard, Layout, seal_rows
 from blurgen.shards.structure import Structure, parse
-from blurgen.shards.writing import as_bytes, sealed_texts, skeleton, write_atomically
+from blurgen.shards.writing import as_bytes, sealed_texts, skeleton
 
 Paths = str | os.PathLike | Iterable[str | os.PathLike]
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from blurgen.shards.backing import LatchedFile
+from blurgen.shards.drafts import Draft, atomic_file, write_all
 from blurgen.shards.files import ShardFile, SourceIndex
 from blurgen.shards.layout import BadShard, Layout
 from blurgen.shards.manifest import Part, Paths, gather, in_order
 from blurgen.shards.structure import parse
-from blurgen.shards.writing import Draft, as_bytes, atomic_file, attr_texts, deflated, shapes, skeleton, write_all
+from blurgen.shards.writing import as_bytes, attr_texts, deflated, shapes, skeleton
 
 _BATCH_BYTES = 1 << 23
 # What HDF5's index takes per compressed chunk, and the rest of the structure, both generously.

@@ -197,8 +197,11 @@ def _region(file, name: str, size: int) -> Region:
     if link != h5l.TYPE_HARD:
         kinds = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
         raise BadShard(f"/{name} is {kinds.get(link, 'a link of an unknown kind')}, not data of its own")
-    if h5o.get_info(file, name.encode()).type != h5o.TYPE_DATASET:
+    about = h5o.get_info(file, name.encode())
+    if about.type != h5o.TYPE_DATASET:
         raise BadShard(f"/{name} is not a dataset")
+    if about.num_attrs:
+        raise BadShard(f"/{name} has attributes of its own, which are not part of the format")
     dataset = h5d.open(file, name.encode())
     plist = dataset.get_create_plist()
     dtype = _dtype(name, dataset.get_type())

@@ -1,36 +1,24 @@
-"""Arrays to the bytes of a shard, and bytes to a file that is whole or absent."""
+"""Arrays to the bytes of a shard."""
 
-import errno
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from glob import escape
-from pathlib import Path
-from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5f, h5fd, h5p
 
 from blurgen.shards.backing import MemoryFile
+from blurgen.shards.drafts import Piece, write_atomically
 from blurgen.shards.layout import FORMAT, META, SOURCE, VERSION, Layout, attrs_checksum, seal_rows
 
 CODECS = (None, "gzip")
 _GZIP_LEVEL = 4
+_MOST_ATTRS = 64
 _ALIGNMENT = 4096
-_LONGEST_WRITE = 1 << 30
-
-Piece = tuple[int, memoryview]
-
-
-class Draft(NamedTuple):
-    """A file that has not got its name yet."""
-
-    path: Path
-    descriptor: int
 
 
 @dataclass(frozen=True)
@@ -199,94 +187,6 @@ def write_shard(
     return size
 
 
-def write_atomically(path: str | os.PathLike, pieces: Iterable[Piece], size: int) -> None:
-    """Write `size` bytes, whole or not at all; gaps between pieces are zeros. Raises as `atomic_file` does."""
-    with atomic_file(path, size) as draft:
-        for offset, piece in pieces:
-            write_all(draft.descriptor, piece, offset)
-
-
-@contextmanager
-def atomic_file(path: str | os.PathLike, size: int) -> Iterator[Draft]:
-    """Open a new file of `size` bytes that becomes `path` when the block ends well, and is removed when not.
-
-    The draft lies in the folder of `path`; its space is reserved first, so that a full disk is known before the work.
-    It is synced before it gets its name, and the folder is synced after.
-
-    Raises
-    ------
-    OSError
-        One sentence in ``strerror``; ``errno`` tells a full disk from a missing right.
-    """
-    path = Path(path)
-    # Process ids repeat, in containers above all, and a killed run leaves its draft behind.
-    name = path.with_name(f".{path.name}.{token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with closing_descriptor(descriptor):
-                _reserve(descriptor, size)
-                yield Draft(name, descriptor)
-                os.fsync(descriptor)
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        needed = f"{path} ({size / 2**20:.1f} MiB)"
-        raise OSError(error.errno, f"cannot write {needed}: {error.strerror or error}; {_way_out(error)}") from error
-
-
-def remove_drafts(path: str | os.PathLike) -> int:
-    """Remove the drafts of `path`, or all in it where it is a folder, that killed runs left; return their number.
-
-    Only for the one who holds the lock of the run: the drafts of a run that lives look the same.
-    """
-    path = Path(path)
-    drafts = list(path.glob(".*.tmp") if path.is_dir() else path.parent.glob(f".{escape(path.name)}.*.tmp"))
-    for draft in drafts:
-        draft.unlink(missing_ok=True)
-    return len(drafts)
-
-
-@contextmanager
-def closing_descriptor(descriptor: int) -> Iterator[int]:
-    """Close `descriptor` when the block ends."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of `data` at `offset`, however many calls it takes."""
-    while data:
-        written = os.pwrite(descriptor, data[:_LONGEST_WRITE], offset)
-        data, offset = data[written:], offset + written
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.ftruncate(descriptor, size)
-
-
-def _sync_folder(folder: Path) -> None:
-    with closing_descriptor(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
-        os.fsync(descriptor)
-
-
-def _way_out(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "make room and run the same command again"
-    return "choose a folder that exists and may be written to"
-
-
 def _agreeing(
     layout: Layout, arrays: Mapping[str, np.ndarray], meta: np.ndarray, sources: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -308,14 +208,16 @@ def _agreeing(
 
 def _create(fileobj) -> h5py.File:
     """Open a new HDF5 file whose bytes depend on its contents alone, its metadata in one block at the front."""
-    return h5py.File(
-        fileobj,
-        "w",
-        libver=("v110", "v110"),
-        meta_block_size=1 << 16,
-        alignment_threshold=1 << 16,
-        alignment_interval=_ALIGNMENT,
-    )
+    access, creation = h5p.create(h5p.FILE_ACCESS), h5p.create(h5p.FILE_CREATE)
+    access.set_fileobj_driver(h5fd.fileobj_driver, fileobj)
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_meta_block_size(1 << 16)
+    access.set_alignment(1 << 16, _ALIGNMENT)
+    creation.set_obj_track_times(False)
+    # Beyond eight attributes HDF5 would keep them in a heap, which readers would have to parse at their own risk.
+    creation.set_attr_phase_change(_MOST_ATTRS, _MOST_ATTRS)
+    return h5py.File(h5f.create(repr(fileobj).encode(), h5f.ACC_TRUNC, fapl=access, fcpl=creation))
 
 
 def _put_attrs(file: h5py.File, texts: Mapping[str, str]) -> None:
