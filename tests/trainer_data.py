@@ -55,7 +55,8 @@ def rescaled(method):
     N(0, 0.02²) does that at the published widths; networks as narrow as these would hand on next to nothing.
     """
     for layer in method.networks.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        # What begins at zero on purpose stays there.
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.weight.any():
             transposed = isinstance(layer, nn.ConvTranspose2d)
             inputs = layer.weight[:, 0].numel() / layer.stride[0] ** 2 if transposed else layer.weight[0].numel()
             layer.weight.data *= inputs**-0.5 / layer.weight.std()
@@ -68,7 +69,7 @@ def noise(step=0, samples=(0, 1), seed=0):
 
 
 def batch_of(config, step=0, seed=0, paired=False):
-    """Return a batch of black and white squares on tinted ground: sharp ones, and blurred ones of others or the same."""
+    """Return a batch of black and white squares on tints: sharp ones, and blurred ones of others or the same."""
     rng = torch.Generator().manual_seed(seed)
     size, side = config.batch, config.fed_crop
     squares = torch.rand(2, size, 1, 4, 4, generator=rng).round().mul(1.4).sub(0.7)
