@@ -12,15 +12,32 @@ everything else goes through Pillow, apart from what only OpenCV reads at its fu
 import io
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from blurgen.sources import BadImage
-from blurgen.sources.header import Header, check_jpeg_data, check_png_data, longer_jpeg, read_header
+from blurgen.sources.colours import (
+    deep_over_white,
+    encode_light,
+    in_strips,
+    over_white,
+    srgb_transform,
+    to_8_bits,
+    to_srgb,
+)
+from blurgen.sources.header import Header, read_header
+from blurgen.sources.whole import (
+    TIFF_PLACES,
+    check_end,
+    check_jpeg_data,
+    check_png_data,
+    check_tiff_data,
+    longer_jpeg,
+)
 
 # Peak bytes per pixel of a whole decode, our own arrays included: measured, then rounded up.
 _PLAIN_BYTES, DEEP_BYTES, _FLOAT_BYTES, _PILLOW_BYTES = 6.5, 24, 40, 16
@@ -60,10 +77,10 @@ _TIFF_TAGS = (
     _EXTRA_CHANNELS,
     _SAMPLE_FORMAT,
     _ICC_PROFILE,
+    *TIFF_PLACES,
 )
 _RGB, _ASSOCIATED_ALPHA = 2, 1
 _CONVERTIBLE = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr", "HSV"})
-_ROWS_AT_ONCE = 256
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -125,9 +142,10 @@ def read_stored(data: bytes, header: Header) -> Stored:
     if header.kind == "TIFF":
         return _tiff(data)
     if header.kind == "JPEG":
-        check_jpeg_data(data, header)
+        return _odd_jpeg(data, header)
     if header.kind == "PNG":
         check_png_data(data)
+    check_end(data, header)
     return _by_pillow(data, header)
 
 
@@ -155,8 +173,8 @@ def _decode_plain(data: bytes, header: Header) -> np.ndarray:
     check_size(header.width, header.height, _PLAIN_BYTES + 3 * header.progressive)
     end = check_jpeg_data(data, header) if header.kind == "JPEG" else 0
     pixels = decode_by_opencv(data, _PLAIN)
-    if header.one_scan and _ran_dry(pixels, data, header, end):
-        raise BadImage("truncated", "the image data of the JPEG end before its last block")
+    if header.kind == "JPEG" and _ran_dry(pixels, data, header, end):
+        raise _ends_early()
     if not header.extras:
         return pixels
     image = _open(data, header)
@@ -165,9 +183,12 @@ def _decode_plain(data: bytes, header: Header) -> np.ndarray:
 
 
 def _ran_dry(pixels: np.ndarray, data: bytes, header: Header, end: int) -> bool:
-    """Return whether a JPEG had too little data: libjpeg paints what is missing mid-gray, and more data change it."""
+    """Return whether a JPEG had too little data in its last scan, so that more data change it.
+
+    What is missing of an only scan is painted mid-gray, which is looked for first.
+    """
     height, width = pixels.shape[:2]
-    if np.any(pixels[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :] != 128):
+    if header.one_scan and np.any(pixels[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :] != 128):
         return False
     return not np.array_equal(pixels, decode_by_opencv(longer_jpeg(data, header, end), _PLAIN))
 
@@ -177,6 +198,19 @@ def decode_by_opencv(data: bytes, flags: int) -> np.ndarray:
     if pixels is None:
         raise BadImage("corrupt", "the image cannot be decoded: its data are damaged")
     return pixels
+
+
+def _odd_jpeg(data: bytes, header: Header) -> Stored:
+    """Return a JPEG of four channels."""
+    end, stored = check_jpeg_data(data, header), _by_pillow(data, header)
+    longer = _by_pillow(longer_jpeg(data, header, end), header)
+    if not np.array_equal(stored.colors, longer.colors):
+        raise _ends_early()
+    return stored
+
+
+def _ends_early() -> BadImage:
+    return BadImage("truncated", "the image data of the JPEG end before its last block")
 
 
 def _deep_png(data: bytes, header: Header) -> Stored:
@@ -194,6 +228,7 @@ def _tiff(data: bytes) -> Stored:
     Of these Pillow reads the former cut to 8 bits, and the latter not at all.
     """
     tags = _tiff_tags(data)
+    check_tiff_data(data, tags)
     bits, form = (tags[_BITS] or (1,))[0], (tags[_SAMPLE_FORMAT] or (1,))[0]
     if (tags[_CHANNELS] or 1) < 3 or tags[_PHOTOMETRIC] != _RGB or (bits, form) not in ((16, 1), (32, 3)):
         check_size(tags[_WIDTH], tags[_HEIGHT], _PILLOW_BYTES)
@@ -247,12 +282,12 @@ def _flatten(stored: Stored) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels in sRGB over white, turned upright."""
     colors, alpha = stored.colors, stored.alpha
     if colors.dtype.kind == "f":
-        pixels = _in_strips(encode_light, colors)
+        pixels = in_strips(encode_light, colors)
     elif alpha is not None:
-        over_white = _over_white if colors.dtype == np.uint8 else _deep_over_white
-        pixels = _in_strips(partial(over_white, premultiplied=stored.premultiplied), colors, alpha[..., None])
+        lay = over_white if colors.dtype == np.uint8 else deep_over_white
+        pixels = in_strips(partial(lay, premultiplied=stored.premultiplied), colors, alpha[..., None])
     else:
-        pixels = colors if colors.dtype == np.uint8 else _in_strips(_to_8_bits, colors)
+        pixels = colors if colors.dtype == np.uint8 else in_strips(to_8_bits, colors)
     return turn(to_srgb(pixels, stored.profile, stored.gray), stored.orientation)
 
 
@@ -311,68 +346,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _in_strips(convert: Callable[..., np.ndarray], *arrays: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels, converted a few rows at a time, so that no large array is made in between."""
-    converted = np.empty((*arrays[0].shape[:2], 3), np.uint8)
-    for top in range(0, len(converted), _ROWS_AT_ONCE):
-        rows = convert(*(array[top : top + _ROWS_AT_ONCE] for array in arrays))
-        converted[top : top + _ROWS_AT_ONCE] = rows if rows.ndim == 3 else rows[..., None]
-    return converted
-
-
 def _in_16_bits(values: np.ndarray) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("unsupported", "32-bit integer pixels have no known range; save the image with 16 bits")
     return values
-
-
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _over_white(colors: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
-    """Return 8-bit colours laid over white, rounded; what reads 8 bits has divided by alpha."""
-    alpha = alpha.astype(np.uint16)
-    return ((colors * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _deep_over_white(colors: np.ndarray, alpha: np.ndarray, premultiplied: bool) -> np.ndarray:
-    colors, alpha = colors.astype(np.uint64), alpha.astype(np.uint64)
-    if not premultiplied:
-        colors = (colors * alpha + 32767) // 65535
-    return _to_8_bits(np.minimum(colors + 65535 - alpha, 65535))
-
-
-def encode_light(light: np.ndarray, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
-    """Return linear light, float in [0, 1], as sRGB (IEC 61966-2-1) of an unsigned dtype."""
-    if not np.isfinite(light).all():
-        raise BadImage("not-finite", "the image has NaN or infinite pixels")
-    low, high = float(light.min()), float(light.max())
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise BadImage("out-of-range", f"float pixels must be linear light in [0, 1], got {low:.4g} to {high:.4g}")
-    light = np.clip(light, 0, 1)
-    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(np.iinfo(dtype).max * encoded).astype(dtype)
-
-
-def to_srgb(pixels: np.ndarray, profile: bytes | None, gray: bool = False) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels converted from an ICC profile to sRGB."""
-    transform = profile and srgb_transform(profile, "L" if gray else "RGB")
-    if not transform:
-        return pixels
-    if gray:
-        ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-        return np.asarray(ImageCms.applyTransform(ramp, transform))[0].take(pixels[..., 0], axis=0)
-    return _in_strips(lambda rows: np.asarray(ImageCms.applyTransform(Image.fromarray(rows), transform)), pixels)
-
-
-@lru_cache(maxsize=64)
-def srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the conversion of a profile to sRGB, or None where nothing is to convert or the profile is broken."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from blurgen.sources.colours import encode_light, srgb_transform, to_srgb
 from blurgen.sources.decode import (
     AS_STORED,
     DEEP_BYTES,
@@ -16,11 +17,8 @@ from blurgen.sources.decode import (
     check_size,
     decode,
     decode_by_opencv,
-    encode_light,
     named_faults,
     read_stored,
-    srgb_transform,
-    to_srgb,
     turn,
 )
 from blurgen.sources.header import Header, read_header

@@ -1,20 +1,15 @@
-"""What the bytes of an image file say before a pixel is decoded: format, size, and whether the file is whole.
+"""What the bytes of an image file say before a pixel is decoded: format and size.
 
-Formats are told by their first bytes, never by a name. JPEG and PNG are walked to their end, since decoders fill in
-what is missing from a cut file and say nothing.
+Formats are told by their first bytes, never by a name.
 """
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from blurgen.sources import BadImage
 
-_JPEG_START, _JPEG_END, _JPEG_SCAN, _JPEG_TABLES = 0xD8, 0xD9, 0xDA, 0xC4
+JPEG_END, JPEG_SCAN, _JPEG_TABLES = 0xD9, 0xDA, 0xC4
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BETWEEN_SCANS = frozenset({0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 _JPEG_STANDALONE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # With these a PNG needs more than its rows decoded: transparency, orientation, several frames, XMP (orientation again).
@@ -54,6 +49,8 @@ class Header:
         The decoder holds all coefficients of a JPEG at once.
     data_start : int
         Where the compressed data of a JPEG's first scan begin.
+    scan : bytes
+        The header of that scan.
     one_scan : bool
         A JPEG whose only scan holds all its channels.
     zeros_possible : bool
@@ -69,6 +66,7 @@ class Header:
     extras: bool = False
     progressive: bool = False
     data_start: int = 0
+    scan: bytes = b""
     one_scan: bool = False
     zeros_possible: bool = True
 
@@ -90,8 +88,6 @@ def read_header(data: bytes) -> Header:
         return _png_header(data)
     if kind == "WEBP":
         return _webp_header(data)
-    if kind == "JPEG2000":
-        _check_jpeg2000(data)
     return Header(kind)
 
 
@@ -119,9 +115,9 @@ def _jpeg_header(data: bytes) -> Header:
             extras |= marker == 0xE1 or segment.startswith(b"ICC_PROFILE")
         elif marker == _JPEG_TABLES:
             zeros_possible = _first_luminance_code_ends_block(segment, zeros_possible)
-        elif marker == _JPEG_SCAN:
+        elif marker == JPEG_SCAN:
             break
-        elif marker == _JPEG_END:
+        elif marker == JPEG_END:
             raise BadImage("corrupt", "the JPEG ends before any image data")
     if frame is None or len(frame_size) < 6:
         raise BadImage("corrupt", "the JPEG has no valid frame header")
@@ -138,6 +134,7 @@ def _jpeg_header(data: bytes) -> Header:
         extras=extras,
         progressive=frame == 0xC2,
         data_start=at,
+        scan=segment,
         one_scan=frame in (0xC0, 0xC1) and bool(segment) and segment[0] == channels,
         zeros_possible=zeros_possible,
     )
@@ -153,7 +150,7 @@ def _jpeg_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
         if marker in (0x00, 0xFF) or marker in _JPEG_STANDALONE:
             at += 1 + (marker != 0xFF)
             continue
-        if marker == _JPEG_END:
+        if marker == JPEG_END:
             return marker, b"", at + 2
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if end > len(data):
@@ -171,55 +168,7 @@ def _first_luminance_code_ends_block(tables: bytes, otherwise: bool) -> bool:
     return otherwise
 
 
-def check_jpeg_data(data: bytes, header: Header) -> int:
-    """Return where the compressed data of a JPEG end (the position of its EOI marker).
-
-    libjpeg carries on over missing and foreign bytes. What gives them away, at the cost of one pass over the bytes:
-    markers that no encoder writes inside a scan, restart markers out of order, a hole of zeros, no end.
-
-    Raises
-    ------
-    BadImage
-        ``"truncated"`` without an end, ``"corrupt"`` otherwise.
-    """
-    body = np.frombuffer(data, np.uint8, offset=header.data_start)
-    after = np.flatnonzero((body[:-1] == 0xFF) & (body[1:] != 0x00)) + 1
-    after = after[body[after] != 0xFF]
-    markers = body[after]
-    stops = np.flatnonzero((markers & 0xF8) != 0xD0)
-    first = 0
-    while True:
-        later = stops[np.searchsorted(stops, first) :]
-        if not later.size:
-            raise BadImage("truncated", "the JPEG stops before its end-of-image marker")
-        stop = later[0]
-        if np.any((markers[first:stop] - np.arange(stop - first)) & 7):
-            raise BadImage("corrupt", "the restart markers of the JPEG are out of order")
-        marker, at = int(markers[stop]), header.data_start + int(after[stop])
-        if marker == _JPEG_END:
-            break
-        if marker not in _JPEG_BETWEEN_SCANS or (header.one_scan and marker != 0xDC):
-            raise BadImage("corrupt", f"the JPEG has a stray marker 0x{marker:02x} within its image data")
-        end = at + 1 + int.from_bytes(data[at + 1 : at + 3])
-        first = int(np.searchsorted(after, end - header.data_start))
-    if header.one_scan and not header.zeros_possible and data.find(bytes(256), header.data_start, at) >= 0:
-        raise BadImage("corrupt", "the JPEG has a hole of zero bytes within its image data")
-    return at - 1
-
-
-def longer_jpeg(data: bytes, header: Header, end: int) -> bytes:
-    """Return a JPEG with more compressed data than it has; a decoder that needs none of them gives the same pixels.
-
-    Parameters
-    ----------
-    end : int
-        Where the compressed data end, from `check_jpeg_data`.
-    """
-    more = data[header.data_start : header.data_start + 4096].replace(b"\xff", b"\x55")
-    return data[:end] + more + b"\xff\xd9"
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, start and end of the content of each chunk of a PNG."""
     at, name = len(_PNG_SIGNATURE), b""
     while name != b"IEND":
@@ -231,15 +180,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield name, start, end
 
 
-def check_png_data(data: bytes) -> None:
-    """Compare the checksums of a PNG's critical chunks, which OpenCV does and Pillow does not; raises `BadImage`."""
-    for name, start, end in _png_chunks(data):
-        if name[:1].isupper() and zlib.crc32(memoryview(data)[start - 4 : end]) != int.from_bytes(data[end : end + 4]):
-            raise BadImage("corrupt", f"the checksum of the PNG's {name.decode('latin-1')} chunk is wrong")
-
-
 def _png_header(data: bytes) -> Header:
-    chunks = {name for name, _, _ in _png_chunks(data)}
+    chunks = {name for name, _, _ in png_chunks(data)}
     if data[8:16] != b"\0\0\0\x0dIHDR":
         raise BadImage("corrupt", "the PNG does not begin with its header chunk")
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
@@ -272,19 +214,3 @@ def _webp_header(data: bytes) -> Header:
     else:
         width, height = (int.from_bytes(start[at : at + 2], "little") & 0x3FFF for at in (26, 28))
     return Header("WEBP", width, height)
-
-
-def _check_jpeg2000(data: bytes) -> None:
-    """Look for the end marker of a JPEG 2000 codestream, bare or in its box, since decoders do without the rest."""
-    at, end = 0, len(data)
-    while bytes(data[at : at + 2]) != b"\xff\x4f":
-        length, name = int.from_bytes(data[at : at + 4]), bytes(data[at + 4 : at + 8])
-        start = at + 8
-        if length == 1:
-            length, start = int.from_bytes(data[at + 8 : at + 16]), at + 16
-        end = at + length if length else len(data)
-        at = start if name == b"jp2c" else end
-        if end > len(data) or end < start or at + 2 > len(data):
-            raise BadImage("truncated", "the JPEG 2000 file stops within a box")
-    if bytes(data[end - 2 : end]) != b"\xff\xd9":
-        raise BadImage("truncated", "the JPEG 2000 data stop before their end marker")
