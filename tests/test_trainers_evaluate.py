@@ -218,6 +218,7 @@ def test_pairs_of_equal_images_are_left_out_of_the_means(run, tmp_path, capsys):
     assert len(evaluation.images) == 2
     assert evaluation.means["input"]["psnr"] == (pytest.approx(other.rows["input"]["psnr"]), 0.0)
     assert evaluation.gain_db == pytest.approx(other.merit_db)
+    assert evaluation.median_psnr_db["output"] == other.rows["output"]["psnr"]
     assert any("1 of 2 pairs are equal images" in note for note in evaluation.notes)
     assert example_sheet(evaluation).shape[2] == 3
 
@@ -315,13 +316,13 @@ def test_what_is_not_finite_stays_valid_json(tmp_path):
     evaluation = evaluate(EvalOptions(blank=True), None, (tmp_path / "a", tmp_path / "a"))
     text = write(evaluation, tmp_path / "out")[1].read_text()
     said = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    assert said["rows"]["input"]["psnr"] == {"mean": None, "std": None}
+    assert said["rows"]["input"]["psnr"] == {"mean": None, "std": None, "median": None}
     assert said["per_image"][0]["input"]["ssim"] is None
     assert said["per_image"][1]["white"]["correlation"] is None
     assert said["rows"]["input"]["ssim"] == {"mean": 1, "std": 0}
     lines = table(evaluation).splitlines()
-    assert lines[0].split() == ["psnr", "dB", "ssim", "correlation", "fourier", "fourier_mag"]
-    assert lines[1].split()[:5] == ["input", "inf", "1.0000", "±", "0.0000"]
+    assert lines[0].split() == ["median", "dB", "psnr", "dB", "ssim", "correlation", "fourier", "fourier_mag"]
+    assert lines[1].split()[:6] == ["input", "inf", "inf", "1.0000", "±", "0.0000"]
 
 
 def test_sheet_shows_the_best_the_median_and_the_worst(folders):

@@ -63,6 +63,11 @@ class Evaluation:
         return rows
 
     @property
+    def median_psnr_db(self) -> dict[str, float]:
+        """Row -> median of the PSNR over the counted images, dB; a nearly blank page moves it little."""
+        return {row: float(np.median([image.rows[row]["psnr"] for image in self.counted])) for row in self.means}
+
+    @property
     def gain_db(self) -> float:
         """Mean gain of the output over the input in PSNR, dB."""
         return _mean_and_spread([image.merit_db for image in self.counted])[0] if self.output else math.nan

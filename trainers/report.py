@@ -25,13 +25,13 @@ _ROWS = {WHITE: "white page", MEAN: "mean colour"}
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return the mean and the spread of each metric, a row for each kind of image."""
+    """Return the median of the PSNR, and mean and spread of each metric, a row for each kind of image."""
     means = evaluation.means
     columns = list(dict.fromkeys(name for values in means.values() for name in values if name not in SHIFT))
-    lines = [["", *(_UNITS.get(name, name) for name in columns)]]
-    for row, values in means.items():
-        cells = [_cell(name, *values[name]) if name in values else "" for name in columns]
-        lines.append([_ROWS.get(row, row), *cells])
+    lines = [["", "median dB", *(_UNITS.get(name, name) for name in columns)]]
+    for row, median in evaluation.median_psnr_db.items():
+        cells = [_cell(name, *means[row][name]) if name in means[row] else "" for name in columns]
+        lines.append([_ROWS.get(row, row), f"{median:.2f}", *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
@@ -53,6 +53,8 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         row: {name: {"mean": _plain(mean), "std": _plain(std)} for name, (mean, std) in values.items()}
         for row, values in evaluation.means.items()
     }
+    for row, median in evaluation.median_psnr_db.items():
+        rows[row]["psnr"]["median"] = _plain(median)
     return facts | {"notes": list(evaluation.notes), "rows": rows}
 
 
