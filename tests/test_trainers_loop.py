@@ -21,7 +21,7 @@ from blurgen.options import resolve
 from trainers import loop
 from trainers.arithmetic import compile_networks, set_precision
 from trainers.checkpoints import States, differences, is_whole
-from trainers.logs import Averages
+from trainers.logs import Averages, Log
 from trainers.method import learning_rate_factor
 from trainers.weights import load_weights
 
@@ -115,6 +115,13 @@ def test_averages_are_exact_over_more_values_than_are_held():
     assert averages.take() == {}
 
 
+def test_what_is_not_finite_is_left_out_of_the_lines(tmp_path):
+    log = Log(tmp_path)
+    log.write(3, {"a": float("inf"), "b": 1.5, "c": "words"})
+    log.close()
+    assert lines(tmp_path) == [{"step": 3, "b": 1.5, "c": "words"}]
+
+
 def test_learning_rate_follows_the_schedule_by_epochs(run):
     run(log_every=1, steps=20, schedule="exponential", constant_epochs=1, decay_epochs=2, decay_rate=0.5, lr=0.01)
     rates = [line["lr"] for line in lines() if "lr" in line]
@@ -168,6 +175,29 @@ def test_all_states_damaged_is_an_error_and_no_new_start(run):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="all states in run/states are damaged: name another --out"):
         run()
+
+
+def test_weights_without_a_state_are_not_overwritten(run):
+    run()
+    shutil.rmtree("run/states")
+    with pytest.raises(ValueError, match="run holds the weights of a run, but no state to continue it from"):
+        run()
+
+
+def test_state_of_another_version_is_refused(run):
+    run()
+    state = read_state("00000010.pt")
+    States(Path("run")).save(11, {**state, "format": 99})
+    with pytest.raises(ValueError, match="run was begun by another version of trainers"):
+        run(steps=12)
+
+
+def test_newest_state_is_that_of_most_steps(tmp_path):
+    store = States(tmp_path, keep=3)
+    for step in (99_999_999, 100_000_000, 5):
+        store.save(step, {})
+    (tmp_path / "states" / "notes.pt").write_text("mine")
+    assert [int(path.stem) for path in store.paths()] == [100_000_000, 99_999_999, 5]
 
 
 def test_state_with_code_in_it_is_refused(run):
@@ -417,6 +447,16 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
         compile_networks([], "on", CPU)
+
+
+@pytest.mark.slow
+def test_compiled_run_ends_close_to_one_that_is_not(tmp_path):
+    values = {"width": 2, "blocks": 1, "crop": 32, "batch": 2, "steps": 3, "log_every": 1, "device": "cpu"}
+    values["data"] = write_shards(tmp_path / "larger.h5", crop=32)
+    for how in ("off", "on"):
+        train_here("cyclegan", compile=how, out=tmp_path / how, **values)
+    losses = [[line["cycle"] for line in lines(tmp_path / how) if "lr" in line] for how in ("off", "on")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_differences_name_what_was_and_what_is():

@@ -131,7 +131,8 @@ def train_here(name: str = "toy", **values):
 
 def start(function, *arguments, **values) -> multiprocessing.Process:
     """Start a function in a process of its own, of one thread."""
-    process = PROCESSES.Process(target=_single_threaded, args=(function, arguments, values))
+    # A test that fails does not wait for what it has started.
+    process = PROCESSES.Process(target=_single_threaded, args=(function, arguments, values), daemon=True)
     process.start()
     return process
 

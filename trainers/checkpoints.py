@@ -56,7 +56,8 @@ class States:
 
     def paths(self) -> list[Path]:
         """Return the files, the newest first."""
-        return sorted(self.folder.glob("[0-9]*.pt"), reverse=True)
+        named = (path for path in self.folder.glob("*.pt") if path.stem.isdecimal())
+        return sorted(named, key=lambda path: int(path.stem), reverse=True)
 
     def last_good(self) -> str:
         """Return the end of a sentence that names the state before a run went wrong, and the way out."""

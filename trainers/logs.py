@@ -1,6 +1,7 @@
 """What a run tells of itself: averages of its scalars in metrics.jsonl, sheets of pictures, TensorBoard."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,8 @@ class Log:
         self._board = _tensorboard(run, step)
 
     def write(self, step: int, facts: Mapping[str, Any]) -> None:
-        """Add one line."""
+        """Add one line; what is not finite has no place in JSON, and is left out."""
+        facts = {name: value for name, value in facts.items() if not isinstance(value, float) or math.isfinite(value)}
         self._file.write(json.dumps({"step": step, **facts}).encode() + b"\n")
         self._file.flush()
         for name, value in facts.items() if self._board else ():

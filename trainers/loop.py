@@ -25,13 +25,14 @@ from trainers.data import Data, DataOptions, open_data
 from trainers.feed import Feed
 from trainers.logs import SHEETS, Averages, Log, Rate, write_sheet
 from trainers.method import Batch, Context, Method, MethodConfig
-from trainers.processes import Processes, Stop, joined
+from trainers.processes import Processes, Stop, joined, peak_memory_mib
 from trainers.run_options import RunOptions
 from trainers.validation import measure
 from trainers.vgg import open_features
 from trainers.weights import BEST, LAST, save_weights
 
 EXPLODED = 1e6
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ class Training:
         data = self.processes.spread(self.states.read_newest() if first else None)
         offset = 0
         if data is None:
+            if first and (out / LAST).exists():
+                raise ValueError(
+                    f"{out} holds the weights of a run, but no state to continue it from: name another --out"
+                )
             self.processes.spread_tensors(self.method.networks.state_dict().values())
             self.processes.spread_tensors(self.method.averaged.state_dict().values())
         else:
@@ -133,6 +138,8 @@ class Training:
 
     def take(self, state: dict[str, Any]) -> int:
         """Go on from `state`, and return where metrics.jsonl ended then; refuse one of another run."""
+        if state.get("format") != FORMAT:
+            raise ValueError(f"{self.job.out} was begun by another version of trainers: name another --out")
         lines = differences(state["identity"], self.identity())
         if lines:
             raise ValueError(
@@ -254,6 +261,7 @@ class Training:
     def save(self) -> None:
         """Write the state that the same command goes on from, and the weights as they are."""
         state = {
+            "format": FORMAT,
             "method": self.method.state(),
             "step": self.step,
             "identity": self.identity(),
@@ -270,7 +278,9 @@ class Training:
     def summary(self) -> dict[str, Any]:
         """Return what came of the run."""
         best = {"best_validation_psnr_db": round(self.best_db, 2)} if math.isfinite(self.best_db) else {}
-        return {"out": str(self.job.out), "steps": self.step, "epochs": round(self.step / self.epoch_steps, 2), **best}
+        epochs = round(self.step / self.epoch_steps, 2)
+        memory = {"peak_memory_mib": peak_memory_mib(self.processes.device)}
+        return {"out": str(self.job.out), "steps": self.step, "epochs": epochs, **best, **memory}
 
 
 def _fingerprint(data: Data) -> str:

@@ -1,6 +1,7 @@
 """The processes of one run, on this machine or on many: who am I, where do I compute, what do we agree on."""
 
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -152,3 +153,15 @@ class Stop:
             os.write(2, b"\nfinishing the step, and saving\n")
 
         return note
+
+
+def device_name(device: torch.device) -> str:
+    """Return what the device is."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """Return the most memory that was in use: on a GPU by tensors, else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

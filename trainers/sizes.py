@@ -1,6 +1,5 @@
 """What a system weighs, before a run: parameters, memory, time of a step."""
 
-import resource
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 from trainers.loop import Job, Training
 from trainers.method import Batch, Context, Method
 from trainers.models import MODELS, method_class
-from trainers.processes import joined
+from trainers.processes import device_name, joined, peak_memory_mib
 
 LONGEST_CYCLE = 1000
 
@@ -88,15 +87,3 @@ def _cycle(training: Training, batches: Iterator[Batch]) -> int:
     # To read the averages waits for the device.
     training.report()
     return steps
-
-
-def device_name(device: torch.device) -> str:
-    """Return what the device is."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-
-
-def peak_memory_mib(device: torch.device) -> int:
-    """Return the most memory that was in use: on a GPU by tensors, else by the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
