@@ -7,6 +7,7 @@ from blurgen.options import nearest
 MODELS = {
     "disentangled": "trainers.models.disentangled:Disentangled",
     "cyclegan": "trainers.models.cyclegan:CycleGAN",
+    "deblurgan": "trainers.models.deblurgan:DeblurGAN",
 }
 
 
