@@ -8,6 +8,7 @@ MODELS = {
     "disentangled": "trainers.models.disentangled:Disentangled",
     "cyclegan": "trainers.models.cyclegan:CycleGAN",
     "deblurgan": "trainers.models.deblurgan:DeblurGAN",
+    "vegan": "trainers.models.vegan:VEGAN",
 }
 
 
