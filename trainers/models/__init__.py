@@ -7,6 +7,7 @@ from blurgen.options import nearest
 MODELS = {
     "disentangled": "trainers.models.disentangled:Disentangled",
     "cyclegan": "trainers.models.cyclegan:CycleGAN",
+    "as-cyclegan": "trainers.models.as_cyclegan:ASCycleGAN",
     "deblurgan": "trainers.models.deblurgan:DeblurGAN",
     "vegan": "trainers.models.vegan:VEGAN",
 }
