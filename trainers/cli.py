@@ -210,7 +210,7 @@ def deblur_command(
     if as_json:
         click.echo(json.dumps(outcome.facts(), indent=1))
     elif outcome.kept and not quiet:
-        click.echo(f"{len(outcome.kept)} results were there already: --overwrite makes them anew", err=True)
+        click.echo(f"results that were there already: {len(outcome.kept)}; --overwrite makes them anew", err=True)
     if outcome.bad:
         sys.exit(EXIT_BAD_INPUTS if outcome.written or outcome.kept else EXIT_FAILED)
 

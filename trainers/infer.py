@@ -252,8 +252,12 @@ def _restore_fast(
 
 
 def plan_tiles(restorer: Restorer, image: PaddedImage, memory_bytes: int) -> Tiling:
-    """Return tiles and patches that fit in memory: tiles of at most 1024 px, patches of at most half the image."""
+    """Return tiles and patches that fit in memory: tiles of at most 1024 px, patches of at most half the image.
+
+    Tiles overlap by twice the receptive radius, small ones by less, down to the radius.
+    """
     bytes_per_pixel = whole_image_bytes(restorer, MOST_TILE_PX, MOST_TILE_PX) / MOST_TILE_PX**2
-    pixels, overlap = int(memory_bytes / bytes_per_pixel), receptive_radius(restorer)
-    side = max(min(math.isqrt(pixels), MOST_TILE_PX), 2 * overlap)
+    pixels, radius = int(memory_bytes / bytes_per_pixel), receptive_radius(restorer)
+    side = max(min(math.isqrt(pixels), MOST_TILE_PX), 2 * radius)
+    overlap = max(radius, min(2 * radius, side // 4))
     return Tiling(side, overlap, min(max(pixels, PATCH_PX**2), max(image.height * image.width // 2, PATCH_PX**2)))

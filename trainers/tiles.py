@@ -6,10 +6,13 @@ are blended where they do.
 The statistics come from patches at the image's own resolution, spread evenly over it and normalised jointly, as if
 they were one image. A pass over the reduced image, which sees all of it, is worse: reduction takes away the blur and
 the noise that the first layers respond to, so that their statistics, and those of all that follow, are of another
-kind of image. On a page of text of 1024 px the largest error was 0.033 of the range of light with the reduced image,
-0.0095 with patches. What remains is the error of sampling: it falls with the share of the image that the patches
-cover. Measuring once more under frozen statistics, over all of the image, does not help but diverges: each norm would
-then be set right for what the old ones before it made.
+kind of image. With networks of random weights and photographs of 0.9 megapixels, the mean error was 0.053 and 0.047 of
+the range of values with the image reduced to 28 % of its pixels, 0.030 and 0.028 with patches of as many. What remains
+is the error of sampling: it falls with the share of the image that the patches cover. Measuring once more under frozen
+statistics, over all of the image, does not help but diverges: each norm is then set right for what the old norms
+before it made.
+
+With these statistics the tiles are exact, where they overlap by twice the receptive radius, and their seams vanish.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,8 +28,9 @@ from trainers.moments import NORMS, Moments, Normalisation
 from trainers.padding import PaddedImage
 from trainers.rows import trace_restoring
 
-# Smaller patches are more at the same cost, and spread better; larger ones have less border. Measured best.
+# Smaller patches are more at the same cost, and spread better; larger ones have less border. Of 64 to 256, the best.
 PATCH_PX = 128
+MARGIN = 0.375
 # A tile in the middle of a map this high sees no border of it.
 AMPLE_PX = 4096
 
@@ -80,12 +84,12 @@ class Tile(NamedTuple):
 def cut_axis(length: int, side: int, overlap: int, multiple: int, scale: int = 1) -> list[Tile]:
     """Return tiles of `side` px that cover an axis of `length` px and overlap by `overlap` px, or more at its end.
 
-    Shares rise and fall along a straight line where tiles overlap; of each pixel they add up to 1.
+    Shares rise and fall along a straight line in the middle of where tiles overlap; of each pixel they add up to 1.
 
     Examples
     --------
-    >>> [(tile.first, tile.last, tile.shares[:3].tolist()) for tile in cut_axis(12, 8, 4, 4)]
-    [(0, 8, [1.0, 1.0, 1.0]), (4, 12, [0.125, 0.375, 0.625])]
+    >>> [(tile.first, tile.last) for tile in cut_axis(20, 12, 4, 4)]
+    [(0, 12), (8, 20)]
     """
     side = min(side // multiple * multiple, length)
     step = max(multiple, (side - overlap) // multiple * multiple)
@@ -93,10 +97,13 @@ def cut_axis(length: int, side: int, overlap: int, multiple: int, scale: int = 1
     weights = []
     for first in firsts:
         before = np.arange(side * scale) + 0.5
-        ramp = max(1, side - step) * scale
-        rising = before / ramp if first else np.ones(side * scale)
-        falling = before[::-1] / ramp if first + side < length else np.ones(side * scale)
-        weights.append(np.minimum(1, np.minimum(rising, falling)))
+        shared = max(1, side - step) * scale
+        # Nothing of the margin, which lacks what lies beyond the tile, and a ramp in the middle of what is shared.
+        rising = (before / shared - MARGIN) / (1 - 2 * MARGIN) if first else np.ones(side * scale)
+        falling = (
+            (before[::-1] / shared - MARGIN) / (1 - 2 * MARGIN) if first + side < length else np.ones(side * scale)
+        )
+        weights.append(np.minimum(rising, falling).clip(0, 1))
     total = np.zeros(length * scale)
     for first, weight in zip(firsts, weights, strict=True):
         total[first * scale : (first + side) * scale] += weight
@@ -114,7 +121,7 @@ class Tiling(NamedTuple):
     side : int
         Side of the tiles.
     overlap : int
-        Of neighbouring tiles; at least the receptive radius keeps the seams out of sight.
+        Of neighbouring tiles; with twice the receptive radius there are no seams.
     sampled : int
         How many pixels the patches have together that the statistics are taken from.
     """
@@ -170,14 +177,14 @@ def run_in_tiles(
 
 
 def spread_patches(image: PaddedImage, pixels: int, multiple: int) -> Iterator[Tensor]:
-    """Yield square patches of the image, evenly spread over it from border to border, of about `pixels` px together."""
-    side = min(PATCH_PX // multiple * multiple, image.height, image.width)
-    count = max(1, pixels // side**2)
-    down = max(1, round((count * image.height / image.width) ** 0.5))
-    across = max(1, count // down)
-    for top in _spread(image.height - side, min(down, -(-image.height // side))):
-        for left in _spread(image.width - side, min(across, -(-image.width // side))):
-            yield image.part(top, top + side, left, left + side)
+    """Yield patches of the image, evenly spread over it from border to border, of about `pixels` px together."""
+    high, wide = (min(PATCH_PX // multiple * multiple, length) for length in (image.height, image.width))
+    count = max(1, pixels // (high * wide))
+    down = min(count, max(1, round((count * image.height * wide / (image.width * high)) ** 0.5)))
+    across = count // down
+    for top in _spread(image.height - high, min(down, -(-image.height // high))):
+        for left in _spread(image.width - wide, min(across, -(-image.width // wide))):
+            yield image.part(top, top + high, left, left + wide)
 
 
 def _spread(last: int, count: int) -> list[int]:
