@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from blurgen.shards import write_atomically
-from blurgen.sources.folder import with_regular_file
+from blurgen.sources.files import read_whole, with_regular_file
 from blurgen.sources.full_depth import Pixels, decode_full_depth
 from blurgen.sources.keys import is_data_name, is_image_name
 
@@ -102,13 +102,8 @@ def refuse_inputs_as_outputs(inputs: Iterable[Input], outputs: Iterable[Path]) -
 
 def read_photograph(path: Path) -> tuple[Pixels, bytes]:
     """Return the pixels of an image file at their full depth, and the digest of its bytes; raises `BadImage`."""
-    data = with_regular_file(os.fspath(path), lambda descriptor, size: _read_all(descriptor))
+    data = with_regular_file(os.fspath(path), read_whole)
     return decode_full_depth(data), sha256(data).digest()
-
-
-def _read_all(descriptor: int) -> bytes:
-    with open(descriptor, "rb", closefd=False, buffering=0) as file:
-        return file.readall()
 
 
 def write_png(path: Path, pixels: Pixels) -> None:

@@ -17,8 +17,10 @@ from typing import IO, ClassVar, Protocol
 
 from blurgen.sources import BadImage, Entry, Picture
 from blurgen.sources.decode import decode, image_size
-from blurgen.sources.folder import EVERYTHING, MAX_FILE_BYTES
-from blurgen.sources.keys import decode_member, encode_member, group_of, is_data_name, is_image_name, matches
+from blurgen.sources.files import MAX_FILE_BYTES
+from blurgen.sources.folder import EVERYTHING
+from blurgen.sources.globs import matches
+from blurgen.sources.keys import decode_member, encode_member, group_of, is_data_name, is_image_name
 
 ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -84,7 +86,7 @@ class ArchiveSource:
         parts = member.split("/")
         if not is_image_name(member) or not all(part == ".." or is_data_name(part) for part in parts):
             return None
-        return next((split for split, pattern in self.globs if matches(parts, pattern.split("/"))), None)
+        return next((split for split, pattern in self.globs if matches(parts, pattern)), None)
 
     def _bytes(self, key: str) -> bytes:
         member = decode_member(key)

@@ -1,23 +1,22 @@
 """Images in a folder: all of them, those that match globs, or those that a text file names."""
 
 import codecs
-import mmap
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from blurgen.sources import BadImage, Entry, Picture
 from blurgen.sources.decode import decode, image_size
-from blurgen.sources.keys import decode_key, encode_key, group_of, is_data_name, is_image_name, name_pattern
+from blurgen.sources.files import OnDemand, read_whole, with_regular_file
+from blurgen.sources.globs import find, leads_inside
+from blurgen.sources.keys import MAX_SPLIT_BYTES, decode_key, encode_key, group_of
 
-MAX_FILE_BYTES = 400_000_000
 EVERYTHING = (("", "**/*"),)
-_Result = TypeVar("_Result")
+# More makes no list of paths or groups.
+_MAX_LIST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class FolderSource:
 
     def entries(self, count: int | None = None) -> list[Entry]:
         """Return all entries, sorted by key; `count` changes nothing."""
-        groups = {name: group for name, group, *_ in _rows(self.root, self.group_file)}
+        groups = {name: encode_key(group) for name, group, *_ in _rows(self.root, self.group_file)}
         splits = self._splits_by_path()
         found: dict[str, Entry] = {}
         for split, path in self._paths():
@@ -82,12 +81,12 @@ class FolderSource:
 
     def read(self, key: str) -> Picture:
         """Return the picture with a key; raises `BadImage`."""
-        data = self._with_file(key, lambda descriptor, size: _read_all(descriptor))
+        data = self._with_file(key, read_whole)
         return Picture(decode(data), None, sha256(data).digest())
 
     def size(self, key: str) -> tuple[int, int]:
         """Return (width, height) in px, from the header alone; raises `BadImage`."""
-        return self._with_file(key, _mapped_image_size)
+        return self._with_file(key, lambda descriptor, size: image_size(OnDemand(descriptor, size)))
 
     def has_images(self) -> bool:
         """Return whether there is anything to list, without listing it all."""
@@ -99,8 +98,7 @@ class FolderSource:
             yield from (("", path) for path in _listed_paths(self.root, self.listing))
             return
         for split, pattern in self.globs:
-            for path in _descend(self.root, "", pattern.split("/")):
-                yield split, path
+            yield from ((split, path) for path in find(self.root, pattern))
 
     def _splits_by_path(self) -> dict[str, str]:
         """Return the split of each path or file name that a list or the table mentions."""
@@ -110,92 +108,14 @@ class FolderSource:
                 splits.update(dict.fromkeys(words, split))
         names = dict(self.split_values)
         for name, value, *_ in _rows(self.root, self.split_table):
-            splits[name] = names.get(value, value)
+            splits[name] = names.get(value) or _fitting(value, self.split_table)
         return splits
 
-    def _with_file(self, key: str, use: Callable[[int, int], _Result]) -> _Result:
+    def _with_file(self, key: str, use: Callable[[int, int], Any]) -> Any:
         path = os.path.join(self.root, decode_key(key))
-        if not self.listing and not _leads_inside(self.root, path):
+        if not self.listing and not leads_inside(self.root, path):
             raise BadImage("outside-root", "the path leads out of the source; name the place it leads to as the source")
         return with_regular_file(path, use)
-
-
-def with_regular_file(path: str, use: Callable[[int, int], _Result]) -> _Result:
-    """Return ``use(descriptor, size in bytes)`` of a regular file; raises `BadImage` for anything else."""
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadImage("vanished", "there is no such file") from error
-    except OSError as error:
-        raise BadImage("unreadable", f"the file cannot be opened: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadImage("not-a-file", "the path has the name of an image, but is a folder, a pipe or a device")
-        if status.st_size > MAX_FILE_BYTES:
-            raise BadImage("too-large", f"a file must have at most {MAX_FILE_BYTES} bytes, got {status.st_size}")
-        return use(descriptor, status.st_size)
-    except OSError as error:
-        raise BadImage("unreadable", f"the file cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-
-
-def _read_all(descriptor: int) -> bytes:
-    with open(descriptor, "rb", closefd=False, buffering=0) as file:
-        return file.readall()
-
-
-def _mapped_image_size(descriptor: int, size: int) -> tuple[int, int]:
-    if not size:
-        return image_size(b"")
-    with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as data:
-        return image_size(data)
-
-
-def _leads_inside(root: str, path: str) -> bool:
-    return os.path.realpath(path).startswith(_prefix(os.path.abspath(root)))
-
-
-@lru_cache(maxsize=64)
-def _prefix(root: str) -> str:
-    return os.path.join(os.path.realpath(root), "")
-
-
-def _descend(root: str, folder: str, parts: list[str]) -> Iterator[str]:
-    """Yield the paths below ``root/folder``, relative to the root, that match the parts of a glob.
-
-    A link to a folder that leads out of the root is yielded itself, for `read` to refuse; one that stays inside is
-    followed where the glob names its level, and not by ``**``, which could run in circles.
-    """
-    head, rest = parts[0], parts[1:]
-    if head == "**":
-        yield from _descend(root, folder, rest)
-    for entry, path in _listing(root, folder):
-        if head != "**" and not name_pattern(head).match(entry.name):
-            continue
-        if head != "**" and not rest:
-            if is_image_name(entry.name):
-                yield path
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _descend(root, path, parts if head == "**" else rest)
-        elif entry.is_symlink() and os.path.isdir(entry.path):
-            if not _leads_inside(root, entry.path):
-                yield path
-            elif head != "**":
-                yield from _descend(root, path, rest)
-
-
-def _listing(root: str, folder: str) -> Iterator[tuple[os.DirEntry, str]]:
-    """Yield the entries of a folder that are not hidden, with their paths relative to the root."""
-    try:
-        with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in entries:
-                if is_data_name(entry.name):
-                    yield entry, os.path.join(folder, entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
 
 
 def _rows(root: str, file: str) -> Iterator[tuple[str, ...]]:
@@ -203,10 +123,19 @@ def _rows(root: str, file: str) -> Iterator[tuple[str, ...]]:
     path = Path(root, file)
     if not file or not path.is_file():
         return
+    if not leads_inside(root, os.fspath(path)):
+        raise ValueError(f"a file of groups or splits must lie below {root}, got {file}")
     for line in _lines(path):
         words = line.replace(",", " ").split()
         if len(words) >= 2:
             yield tuple(words)
+
+
+def _fitting(split: str, file: str) -> str:
+    encoded = encode_key(split)
+    if len(encoded) > MAX_SPLIT_BYTES:
+        raise ValueError(f"a split must have at most {MAX_SPLIT_BYTES} bytes, but {file} has {encoded[:80]!r}")
+    return encoded
 
 
 def _listed_paths(root: str, listing: str) -> Iterator[str]:
@@ -220,5 +149,9 @@ def _listed_paths(root: str, listing: str) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file as file names are decoded, since names are what they hold."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"a list must be a file, got {path}")
+    if path.stat().st_size > _MAX_LIST_BYTES:
+        raise ValueError(f"a list must have at most {_MAX_LIST_BYTES:,} bytes, but {path} has {path.stat().st_size:,}")
     for line in path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n"):
         yield os.fsdecode(line.removesuffix(b"\r"))

@@ -1,4 +1,4 @@
-"""Keys: names of images that fit into fixed-size ASCII fields, and the rules that find and group them.
+"""Keys: names of images that fit into fixed-size ASCII fields, and the rules that tell and group them.
 
 A key is the path of an image relative to its source, with ``/`` between the parts and everything but printable ASCII
 percent-encoded, so that line breaks, bytes that are no UTF-8 and names of any script come back exactly.
@@ -6,15 +6,13 @@ percent-encoded, so that line breaks, bytes that are no UTF-8 and names of any s
 
 import os
 import re
-from collections.abc import Sequence
-from fnmatch import translate
-from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote, unquote_to_bytes
 
 from blurgen.sources import BadImage
 
-MAX_KEY_BYTES = 512
+# What the fields of a shard hold.
+MAX_KEY_BYTES, MAX_SPLIT_BYTES, MAX_LICENCE_BYTES, MAX_AUTHOR_BYTES = 512, 16, 128, 256
 # ``!`` divides an archive from its member, and a backslash means a folder elsewhere.
 _AS_THEY_ARE = "".join(set(map(chr, range(0x20, 0x7F))) - set("%!\\"))
 # Never made by encoding: marks a key that was cut, which cannot be read back.
@@ -81,21 +79,6 @@ def is_data_name(name: str) -> bool:
     return not name.startswith(".") and name not in _NOT_DATA
 
 
-@lru_cache(maxsize=1024)
-def name_pattern(part: str) -> re.Pattern:
-    """Return the compiled form of one part of a glob, such as ``*.png``; upper and lower case count as equal."""
-    return re.compile(translate(part), re.IGNORECASE)
-
-
-def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether the parts of a path match those of a glob, where ``**`` stands for any number of folders."""
-    if not pattern or not parts:
-        return not pattern and not parts
-    if pattern[0] == "**":
-        return matches(parts, pattern[1:]) or matches(parts[1:], pattern)
-    return name_pattern(pattern[0]).match(parts[0]) is not None and matches(parts[1:], pattern[1:])
-
-
 def group_of(key: str, pattern: str) -> str:
     r"""Return the group of an image: what the groups of the regular expression match in its key, or all it matches.
 
@@ -109,4 +92,5 @@ def group_of(key: str, pattern: str) -> str:
     match = re.search(pattern, key) if pattern else None
     if match is None:
         return key
-    return "/".join(part for part in match.groups() if part) or match[0] or key
+    # Groups within groups repeat what they match.
+    return _limited("/".join(part for part in match.groups() if part) or match[0] or key)

@@ -108,9 +108,11 @@ def _inflated(inflater: Any, data: bytes, wanted: int) -> int:
     """Return the number of bytes that compressed data give, at most about one more than are wanted."""
     count = 0
     try:
-        while data and count <= wanted and not inflater.eof:
-            count += len(inflater.decompress(data, min(_PIECE, wanted - count + 1)))
-            data = inflater.unconsumed_tail
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
+            while piece and count <= wanted and not inflater.eof:
+                count += len(inflater.decompress(piece, min(_PIECE, wanted - count + 1)))
+                piece = inflater.unconsumed_tail
     except zlib.error as error:
         raise BadImage("corrupt", f"the image data of the PNG are damaged: {error}") from error
     return count
