@@ -198,6 +198,13 @@ def test_missing_torch_is_told_with_the_command_that_installs_it(words):
     )
 
 
+def test_module_is_the_command():
+    shown = subprocess.run(
+        [sys.executable, "-m", "trainers", "-h"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert shown.stdout.startswith("Usage: trainers ")
+
+
 def test_help_needs_no_torch():
     shown = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "run", "-h"], capture_output=True, text=True, cwd=ROOT)
     assert shown.returncode == 0

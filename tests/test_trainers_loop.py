@@ -375,11 +375,11 @@ def test_tensorboard_is_written_where_it_is_installed(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type(sys)("tensorboard"))
     sys.modules["torch.utils.tensorboard"].SummaryWriter = Writer
     run(log_every=5)
-    assert {("critic", 5, 0), ("critic", 10, 0), ("validation", 10, 3)} <= set(written)
+    assert {("critic", 5, 1), ("critic", 10, 1), ("validation", 10, 3)} <= set(written)
     written.clear()
     run(log_every=5, steps=15)
     assert {step for _, step, _ in written} == {15}
-    assert ("critic", 15, 10) in written
+    assert ("critic", 15, 11) in written
 
 
 def test_run_without_tensorboard_is_silent(run, monkeypatch, capfd):

@@ -76,7 +76,7 @@ def train_and_keep(rank, port, shards, folder):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with joined("cpu") as processes:
-        # The seed of the first weights differs: those of the first process must be taken.
+        # Whatever the others begin with, the weights of the first process are taken.
         training = Training(job("cyclegan", data=shards, out=folder, **COMMON, **CASES["cyclegan"]), processes)
         if rank:
             for tensor in training.method.networks.state_dict().values():

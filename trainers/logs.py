@@ -103,7 +103,7 @@ def _tensorboard(run: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step)
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
 
 def write_sheet(run: Path, step: int, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -23,7 +23,7 @@ class RunOptions:
     steps: int | None = option(None, "Length of the run, steps. [default: the epochs of the schedule]")
     epochs: int | None = option(None, "Length of the run, epochs, instead of --steps.")
     seed: int = option(0, "Seed of all random draws.")
-    workers: int = option(2, "Threads or processes that read ahead.")
+    workers: int = option(2, "Threads that read ahead; 0 reads a batch when it is needed.")
     resident: str = option("auto", "Hold all images on the device, where they fit.", choices=RESIDENT)
     compile: str = option("off", "Compile the networks; graphs replays CUDA graphs.", choices=COMPILE)
     vgg_weights: str | None = option(None, "File of VGG-19's weights, or random for trials. [default: downloaded]")
