@@ -1,6 +1,7 @@
 """The unit of work: one shard, built in memory from its images and written as a whole."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 
 from blurgen.plan import Crop
+from blurgen.recipes import BUILT_IN
 from blurgen.rng import stream
 from blurgen.sample import Look, Rendered, TooSmall, render
 from blurgen.shards import META, SOURCE, Layout, source_row, write_shard
@@ -163,6 +165,16 @@ def _render_into(rows: Rows, job: Job, crops: list[Crop], take_up: Callable[[str
         for number, sample in enumerate(samples, crop.first_sample):
             if job.first_sample <= number < job.last_sample:
                 rows.add(number, crop, picture, sample)
+
+
+def warm_up(job: Job) -> None:
+    """Compile what a job needs, on pictures that do no harm."""
+    with suppress(Exception):  # what is wrong with the job is told when it is done
+        if job.source.name in BUILT_IN:
+            job.source.read(job.crops[0].entry.key)
+        side = 2 * max(job.look.rule.crop, job.look.rule.resize_short or 0)
+        plain = np.zeros((side, side, 3), np.uint8)
+        render(plain, plain, job.look, streams(job.seed, "", 0))
 
 
 def streams(seed: int, key: str, index: int) -> Callable[[str], np.random.Generator]:

@@ -5,7 +5,6 @@ died, and a timer of the kernel ends it when one image takes too long, even wher
 """
 
 import contextlib
-import math
 import os
 import pickle
 import select
@@ -22,11 +21,9 @@ from pathlib import Path
 import cloudpickle
 
 from blurgen.shards.layout import MAX_KEY
-from blurgen.worker import Job, build
+from blurgen.worker import Job, build, warm_up
 
 _NOTHING = b"\0" * MAX_KEY
-# The first crops of a process may have to wait for compilation, which is not the fault of their image.
-_SLOW_CROPS, _COMPILATION_S = 4, 120.0
 _IDLE_S = 60.0
 
 
@@ -155,6 +152,9 @@ def _answer(task: bytes, in_hand: "InHand") -> bytes:
     try:
         job, folder, in_hand.timeout_s = pickle.loads(task)
         os.chdir(folder)
+        if in_hand.look != job.look:
+            warm_up(job)
+            in_hand.look = job.look
         return pickle.dumps(build(job, in_hand))
     except Exception as error:
         in_hand("")
@@ -173,17 +173,17 @@ class InHand:
     ----------
     timeout_s : float
         How long a crop of an image may take, s.
+    look : Look
+        What this process has compiled its functions for: that takes longer than an image may.
     """
 
     def __init__(self, mark: int):
-        self.timeout_s = math.inf
-        self._mark, self._key, self._crops = mark, "", 0
+        self.timeout_s, self.look = 0.0, None
+        self._mark, self._key = mark, ""
 
     def __call__(self, key: str) -> None:
         """Take up the image `key` for a crop, or ``""`` for none."""
         if key != self._key:
             os.pwrite(self._mark, key.encode().ljust(MAX_KEY, b"\0"), 0)
             self._key = key
-        self._crops += 1
-        patience_s = self.timeout_s + (_COMPILATION_S if self._crops <= _SLOW_CROPS else 0)
-        signal.setitimer(signal.ITIMER_REAL, patience_s if key else 0)
+        signal.setitimer(signal.ITIMER_REAL, self.timeout_s if key else 0)
