@@ -1,15 +1,17 @@
 """Images in a .zip or .tar file, read one by one without unpacking it into a folder."""
 
 import bz2
+import errno
 import gzip
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -26,6 +28,22 @@ ZIP_SUFFIXES = (".zip",)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # Images hardly shrink any more: what unpacks to more than this is a bomb.
 _MAX_RATIO = 100
+_PIECE = 1 << 20
+# What zipfile unpacks in pieces; of the others, which may grow a million times as long, it gives all at once.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What the readers of the standard library let escape when an archive is malformed.
+_FAULTS = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,13 @@ class ArchiveSource:
         parts = member.split("/")
         if member.startswith("/") or ".." in parts:
             raise BadImage("unsafe-name", "a member of an archive must not have an absolute path, or one with '..'")
-        return _archive(self.path).read(member)
+        try:
+            archive = _archive(self.path)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise BadImage("vanished", f"the archive cannot be opened any more: {error.strerror}") from error
+        except ValueError as error:
+            raise BadImage("corrupt", str(error)) from error
+        return archive.read(member)
 
 
 class _Archive(Protocol):
@@ -121,11 +145,26 @@ class _Zip:
             raise BadImage("unsupported", "the member of the archive is encrypted; unpack it")
         _check_member_size(info.file_size)
         try:
-            return self._file.read(info)
+            return self._unpacked(info)
         except NotImplementedError as error:
             raise BadImage("unsupported", f"the member of the archive cannot be unpacked: {error}") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except MemoryError as error:
+            raise BadImage("too-large", "the member of the archive needs too much memory to be unpacked") from error
+        except (*_FAULTS, OSError) as error:
             raise BadImage("corrupt", f"the member of the archive is damaged: {error}") from error
+
+    def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
+        """Return the bytes of a member; it says how many they are, and may lie."""
+        if info.compress_type not in _BOUNDED:
+            raise NotImplementedError("it is packed in another way than by deflate; unpack it by hand")
+        pieces, missing = [], info.file_size
+        with self._file.open(info) as stream:
+            while piece := stream.read(min(_PIECE, missing + 1)):
+                pieces.append(piece)
+                missing -= len(piece)
+        if missing:
+            raise EOFError(f"{missing} bytes are missing")
+        return b"".join(pieces)
 
 
 class _Tar:
@@ -134,7 +173,7 @@ class _Tar:
     def __init__(self, path: str):
         self._file = open(path, "rb") if path.lower().endswith(".tar") else _unpacked(path)  # noqa: SIM115
         with tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8") as tar:
-            self.members = {_plain(info.name): info for info in tar if not info.isdir()}
+            self.members = {_plain(info.name): info for info in _ahead(tar, self._file) if not info.isdir()}
 
     def read(self, member: str) -> bytes:
         info = self.members.get(member)
@@ -144,23 +183,49 @@ class _Tar:
             raise BadImage("not-a-file", "the member of the archive is a link, a device, or sparse")
         _check_member_size(info.size)
         # pread moves no file offset, so that threads do not disturb each other.
-        data = os.pread(self._file.fileno(), info.size, info.offset_data)
+        try:
+            data = os.pread(self._file.fileno(), info.size, info.offset_data)
+        except (OSError, OverflowError) as error:
+            raise BadImage("corrupt", f"the archive leads to its member wrongly: {error}") from error
         if len(data) < info.size:
             raise BadImage("truncated", "the archive ends within its member")
         return data
 
 
+def _ahead(tar: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar file up to the zeros at its end.
+
+    A negative size would lead back, again and again; at a damaged header `tarfile` ends in silence.
+    """
+    at = -1
+    while (info := tar.next()) is not None:
+        if info.size < 0 or tar.offset <= at:
+            raise tarfile.ReadError("a member has a size below zero")
+        at = tar.offset
+        yield info
+    if os.pread(file.fileno(), tarfile.BLOCKSIZE, tar.offset) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it was cut, or a header within it is damaged")
+
+
 @lru_cache(maxsize=8)
-def _opened(path: str, process: int) -> _Archive:
+def _opened(path: str, identity: tuple[int, ...], process: int) -> _Archive:
     """Return the open archive; by process, since a forked child would share its parent's file offset."""
     try:
         return _Zip(path) if path.lower().endswith(ZIP_SUFFIXES) else _Tar(path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (*_FAULTS, OSError, RuntimeError, MemoryError) as error:
+        # Readers that are led astray seek to where there is nothing; other numbers tell of disks and rights.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise ValueError(f"an archive must be a whole .zip or .tar file, but {path} is damaged: {error}") from error
 
 
 def _archive(path: str) -> _Archive:
-    return _opened(path, os.getpid())
+    """Return the open archive, opened anew where the file has changed."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"an archive must be a file, and {path} is none")
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _opened(path, identity, os.getpid())
 
 
 def _plain(name: str) -> str:
@@ -181,13 +246,25 @@ def _unpacked(path: str) -> IO[bytes]:
     ValueError
         If that is more than 100 times as large as the archive.
     """
-    openers = {"gz": gzip.open, "tgz": gzip.open, "bz2": bz2.open, "tbz2": bz2.open, "xz": lzma.open, "txz": lzma.open}
     limit = _MAX_RATIO * os.path.getsize(path)
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        _unpack(path, unpacked, limit)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        folder = tempfile.gettempdir()
+        way_out = "TMPDIR names another folder, or unpack it by hand"
+        raise OSError(error.errno, f"{folder} has no room for what {path} unpacks to; {way_out}") from error
+    unpacked.seek(0)
+    return unpacked
+
+
+def _unpack(path: str, unpacked: IO[bytes], limit: int) -> None:
+    openers = {"gz": gzip.open, "tgz": gzip.open, "bz2": bz2.open, "tbz2": bz2.open, "xz": lzma.open, "txz": lzma.open}
     with openers[path.lower().rpartition(".")[2]](path, "rb") as packed:
         while block := packed.read(1 << 20):
             if unpacked.tell() > limit:
                 raise ValueError(f"{path} unpacks to more than {_MAX_RATIO} times its size; unpack it by hand")
             unpacked.write(block)
-    unpacked.seek(0)
-    return unpacked
+    unpacked.flush()
