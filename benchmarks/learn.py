@@ -1,6 +1,6 @@
 """Whether `disentangled` learns to deblur from unpaired pages, at a width that a CPU can train.
 
-    python benchmarks/learn.py [--out DIR] [--steps N]
+    python benchmarks/learn.py [--out DIR]
 
 Runs `blurgen make`, `trainers run disentangled` and `trainers eval` with the settings below, prints the rows of the
 held-out pages (untouched, deblurred, a white page, a page of the mean colour), and draws the learning curve into
@@ -19,22 +19,58 @@ import torch
 
 from trainers.logs import METRICS
 
-PAGES = ["--src", "text", "--set", "source.plain=true", "--kernel", "walk", "--set", "kernel.length_px=8", "--set", "kernel.anxiety=0.005", "--crop", "128", "--count", "1600"]
-TRAINING = ["--domain", "text", "--preset", "paper", "--width", "16", "--crop", "64", "--batch", "2", "--generator-every", "1", "--self-reconstruction", "10", "--color", "1", "--lr", "5e-4", "--constant-epochs", "1000", "--validate-every", "500"]
+PAGES = [
+    "--src",
+    "text",
+    "--set",
+    "source.plain=true",
+    "--kernel",
+    "walk",
+    "--set",
+    "kernel.length_px=5",
+    "--set",
+    "kernel.anxiety=0.005",
+    "--crop",
+    "128",
+    "--count",
+    "1600",
+]
+TRAINING = [
+    "--domain",
+    "text",
+    "--preset",
+    "paper",
+    "--width",
+    "16",
+    "--crop",
+    "64",
+    "--batch",
+    "2",
+    "--generator-every",
+    "1",
+    "--self-reconstruction",
+    "10",
+    "--color",
+    "1",
+    "--lr",
+    "5e-4",
+    "--constant-epochs",
+    "1000",
+    "--validate-every",
+    "500",
+]
 
 
 def main() -> None:
     """Make the pages, train on them, measure, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/learn"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=8000, help="updates of critics and generators")
     arguments = parser.parse_args()
     folder, pages = arguments.out, arguments.out / "pages.h5"
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     call("blurgen", "make", *PAGES, "--out", pages)
-    run = ("trainers", "run", "disentangled", "--data", pages, "--out", folder / "run")
-    call(*run, *TRAINING, "--steps", arguments.steps)
+    call("trainers", "run", "disentangled", "--data", pages, "--out", folder / "run", *TRAINING)
     call("trainers", "eval", folder / "run", "--data", pages, "--blank")
     draw_curve(folder / "run" / METRICS, folder / "curve.png")
     print(folder / "curve.png")
