@@ -19,46 +19,14 @@ import torch
 
 from trainers.logs import METRICS
 
-PAGES = [
-    "--src",
-    "text",
-    "--set",
-    "source.plain=true",
-    "--kernel",
-    "walk",
-    "--set",
-    "kernel.length_px=5",
-    "--set",
-    "kernel.anxiety=0.005",
-    "--crop",
-    "128",
-    "--count",
-    "1600",
-]
-TRAINING = [
-    "--domain",
-    "text",
-    "--preset",
-    "paper",
-    "--width",
-    "16",
-    "--crop",
-    "64",
-    "--batch",
-    "2",
-    "--generator-every",
-    "1",
-    "--self-reconstruction",
-    "10",
-    "--color",
-    "1",
-    "--lr",
-    "5e-4",
-    "--constant-epochs",
-    "1000",
-    "--validate-every",
-    "500",
-]
+PAGES = """
+    --src text --set source.plain=true --crop 128 --count 1600
+    --kernel walk --set kernel.length_px=5 --set kernel.anxiety=0.005
+"""
+TRAINING = """
+    --domain text --preset paper --width 16 --crop 64 --batch 2 --generator-every 1 --self-reconstruction 10 --color 1
+    --lr 1e-3 --schedule linear --constant-epochs 9 --decay-epochs 7 --validate-every 500
+"""
 
 
 def main() -> None:
@@ -69,8 +37,8 @@ def main() -> None:
     folder, pages = arguments.out, arguments.out / "pages.h5"
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    call("blurgen", "make", *PAGES, "--out", pages)
-    call("trainers", "run", "disentangled", "--data", pages, "--out", folder / "run", *TRAINING)
+    call("blurgen", "make", *PAGES.split(), "--out", pages)
+    call("trainers", "run", "disentangled", "--data", pages, "--out", folder / "run", *TRAINING.split())
     call("trainers", "eval", folder / "run", "--data", pages, "--blank")
     draw_curve(folder / "run" / METRICS, folder / "curve.png")
     print(folder / "curve.png")
