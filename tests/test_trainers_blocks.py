@@ -65,13 +65,14 @@ def test_instance_norm_of_a_flat_channel_is_zero_and_passes_no_gradient(value):
     assert grad[:, 2].abs().min() > 0
 
 
-def largest_in_chain_of_norms(norm, image, layers=20):
+def largest_in_chain_of_norms(norm, image, seed=0, layers=20):
     """Return the largest number, gradients included, that a critic-like chain of norms makes of an image."""
-    rng = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(seed)
     network = nn.Sequential()
     for _ in range(layers):
-        network.extend([*reflected_conv(4, 4, 3), norm(), nn.LeakyReLU(0.2)])
-        network[-3].weight.data = torch.randn(4, 4, 3, 3, generator=rng) / 6
+        network.extend([*reflected_conv(8, 8, 3), norm(), nn.LeakyReLU(0.2)])
+        network[-3].weight.data = torch.randn(8, 8, 3, 3, generator=rng) / 8
+        network[-3].bias.data = torch.randn(8, generator=rng) / 8
     image = image.clone().requires_grad_()
     y = network(image)
     (y * normal(*y.shape)).sum().backward()
@@ -80,13 +81,22 @@ def largest_in_chain_of_norms(norm, image, layers=20):
 
 
 @pytest.mark.parametrize("value", [1.0, 0.1, -1.0])
-@pytest.mark.parametrize("rounding", [0, 2**-22])
+@pytest.mark.parametrize("rounding", [0, 2**-23, 2**-22])
 def test_a_blank_image_stays_finite_through_twenty_norms(value, rounding):
-    blank = torch.full((1, 4, 16, 16), value)
+    blank = torch.full((1, 8, 16, 16), value)
     blank[..., ::2] *= 1 + rounding
-    assert largest_in_chain_of_norms(InstanceNorm, blank) < 1e3
-    plain = largest_in_chain_of_norms(lambda: nn.InstanceNorm2d(4), blank)
+    # Where a convolution's terms cancel, what is left of them is little beside their rounding.
+    assert max(largest_in_chain_of_norms(InstanceNorm, blank, seed) for seed in range(10)) < 1e3
+    plain = largest_in_chain_of_norms(lambda: nn.InstanceNorm2d(8), blank)
     assert plain > 1e6, "this is not the case that the norm is guarded against"
+
+
+def test_the_least_contrast_of_an_image_is_no_rounding():
+    image = torch.zeros(1, 1, 128, 128)
+    # One level of 256 in one pixel, behind a weight of 0.02.
+    image[0, 0, 5, 7] = 0.02 / 127.5
+    assert InstanceNorm()(image).any()
+    assert InstanceNorm()(image - 0.5).any()
 
 
 def test_instance_norm_hands_on_what_is_not_finite():

@@ -10,7 +10,7 @@ from trainers.models import MODELS
 
 IMAGES, OVERFIT_STEPS = 4, 60
 # Settings with which a system is learned within seconds, and the share of the first error that is left at the end; an
-# image of mean colours leaves 0.8. The features in the place of VGG-19 tell too little of pixels for cycles in them alone.
+# image of mean colours leaves 0.8. What stands in for VGG-19 here tells too little of pixels for cycles in it alone.
 OVERFIT = {
     "disentangled": ({"width": 8, "crop": 16, "scales": 1, "generator_every": 1}, 0.5),
     "cyclegan": ({}, 0.35),

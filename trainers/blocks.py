@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPSILON = 1e-5
+EPSILON, LEAST_RANGE = 1e-5, 1e-5
 
 
 class InstanceNorm(nn.Module):
@@ -19,12 +19,20 @@ class InstanceNorm(nn.Module):
         """Return x (B, C, H, W), normalised over H and W, of the same dtype."""
         batch, channels, height, width = x.shape
         with torch.no_grad():
-            least, most = x.reshape(batch * channels, -1).aminmax(dim=1)
-            rounding = 8 * torch.finfo(x.dtype).eps * torch.maximum(least.abs(), most.abs())
-            varies = (most - least > rounding).float()
+            varied = varies(*x.reshape(batch * channels, -1).aminmax(dim=1))
         planes = x.reshape(1, batch * channels, height, width)
         # Batch normalisation of one image whose channels are all planes: one fused kernel, and a weight per plane.
-        return F.batch_norm(planes, None, None, weight=varies, training=True, eps=EPSILON).view_as(x)
+        return F.batch_norm(planes, None, None, weight=varied, training=True, eps=EPSILON).view_as(x)
+
+
+def varies(least: Tensor, most: Tensor) -> Tensor:
+    """Return 1 where the extremes of a channel differ by more than rounding, and 0 where it is flat, float32.
+
+    Rounding is relative to what a convolution adds up, which can be far more than what is left of it. So a range is
+    none, too, that is too small for the formula to make anything of: below 1e-5, whose output is below 0.004.
+    """
+    rounding = 8 * torch.finfo(least.dtype).eps * torch.maximum(least.abs(), most.abs())
+    return (most - least > rounding.clamp_min(LEAST_RANGE)).float()
 
 
 class LayerNorm(nn.Module):

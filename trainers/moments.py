@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.blocks import EPSILON, InstanceNorm, LayerNorm
+from trainers.blocks import EPSILON, InstanceNorm, LayerNorm, varies
 
 NORMS = (InstanceNorm, LayerNorm)
 
@@ -34,17 +34,15 @@ class Moments:
     def __init__(self) -> None:
         self._count = 0
         self._mean = self._squares = self._least = self._most = torch.zeros(())
-        self._rounding = 0.0
 
     def add(self, part: Tensor) -> None:
         """Take a part (B, C, h, w) into account."""
         variance, mean = torch.var_mean(part.float(), (0, 2, 3), correction=0)
         variance, mean = variance.double(), mean.double()
-        least, most = part.amin((0, 2, 3)).float(), part.amax((0, 2, 3)).float()
+        least, most = part.amin((0, 2, 3)), part.amax((0, 2, 3))
         count = part.numel() // part.shape[1]
         if not self._count:
             self._count, self._mean, self._squares, self._least, self._most = count, mean, variance * count, least, most
-            self._rounding = 8 * torch.finfo(part.dtype).eps
             return
         total = self._count + count
         shift = mean - self._mean
@@ -67,6 +65,4 @@ class Moments:
             return Normalisation(
                 mean.float().expand(channels), variance.float().expand(channels), norm.weight, norm.bias
             )
-        rounding = self._rounding * torch.maximum(self._least.abs(), self._most.abs())
-        varies = (self._most - self._least > rounding).float()
-        return Normalisation(self.mean(), variance.float(), varies, None)
+        return Normalisation(self.mean(), variance.float(), varies(self._least, self._most), None)
