@@ -29,7 +29,7 @@ def _read(data, fill):
 
 
 def read_image(data: bytes) -> str | None:
-    """Return the reason why an image is refused, or None; every claim that `read` and `size` make is checked."""
+    """Return the reason why an image is refused, or None; what `read` and `size` claim of it must agree."""
     first, second = _read(data, 0x11), _read(data, 0xEE)
     ctypes.CDLL(None).mallopt(_M_PERTURB, 0)
     try:

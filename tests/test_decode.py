@@ -101,6 +101,15 @@ def test_orientation_is_applied(kind, orientation):
     assert image_size(data) == ((40, 56) if orientation >= 5 else (56, 40))
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 1000])
+def test_orientation_that_does_not_exist_is_upright(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for data in (encode(scene(), "TIFF", exif=exif), encode(scene(), "JPEG", exif=exif)):
+        assert decode(data).shape == (40, 56, 3)
+        assert image_size(data) == (56, 40)
+
+
 def test_deep_png_and_tiff_are_turned(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,5 +1,6 @@
 """A damaged file is refused with a named reason: never half-read, never with another error, never at a great cost."""
 
+import io
 import struct
 import zlib
 
@@ -54,6 +55,107 @@ def test_jpeg_with_a_stray_marker_is_corrupt(marker):
 def test_jpeg_with_restart_markers_out_of_order_is_corrupt():
     data = encode(scene(), "JPEG", restart_marker_blocks=2)
     assert reason_of(data.replace(b"\xff\xd2", b"\xff\xd5", 1)) == "corrupt"
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.8, 0.97])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True], ids=["sequential", "progressive"])
+def test_jpeg_that_was_cut_and_closed_is_truncated(fraction, mode, progressive):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)).convert(mode)
+    data = encode(noise, "JPEG", progressive=progressive)
+    assert reason_of(data) is None
+    assert reason_of(data[: int(fraction * len(data))] + b"\xff\xd9") == "truncated"
+
+
+def _with_image_data(data, change):
+    """Return a PNG whose image data are changed once unpacked, and whose checksums are right."""
+    at, pieces, packed = 8, [data[:8]], b""
+    while at < len(data):
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if name == b"IDAT":
+            packed += data[at + 8 : at + 8 + size]
+        else:
+            pieces.append(data[at : at + 12 + size])
+        at += 12 + size
+    packed = change(packed)
+    chunk = len(packed).to_bytes(4) + b"IDAT" + packed + zlib.crc32(b"IDAT" + packed).to_bytes(4)
+    return b"".join([*pieces[:-1], chunk, pieces[-1]])
+
+
+SHORT = {
+    "rows": lambda packed: zlib.compress(zlib.decompress(packed)[:-500]),
+    "byte": lambda packed: zlib.compress(zlib.decompress(packed)[:-1]),
+    "checksum": lambda packed: packed[:-4],
+    "wrong": lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("missing", SHORT)
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "I;16"])
+def test_png_with_too_little_data_is_refused(mode, missing):
+    image = Image.fromarray(scene(160, 200))
+    data = encode(image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode), "PNG")
+    assert reason_of(_with_image_data(data, lambda packed: packed)) is None
+    assert reason_of(_with_image_data(data, SHORT[missing])) in ("truncated", "corrupt")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (5, 3), (8, 8), (33, 17)], ids=str)
+def test_interlaced_png_is_whole_with_as_many_bytes_as_it_needs(depth, size):
+    """The seven passes by hand: pixel (x, y) belongs to the first whose grid it lies on."""
+    width, height = size
+    grids = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    rows = b""
+    for left, top, right, down in grids:
+        columns = len(range(left, width, right))
+        rows += (bytes(1 + -(-columns * depth // 8)) * len(range(top, height, down))) if columns else b""
+    header = struct.pack(">IIBBBBB", width, height, depth, 3, 0, 0, 1)
+
+    def chunk(name, content):
+        return len(content).to_bytes(4) + name + content + zlib.crc32(name + content).to_bytes(4)
+
+    def png(content):
+        pieces = (b"IHDR", header), (b"PLTE", bytes(6)), (b"IDAT", zlib.compress(content)), (b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*piece) for piece in pieces)
+
+    assert reason_of(png(rows)) is None
+    assert reason_of(png(rows[:-1])) == "truncated"
+
+
+def _tiff(compression):
+    """Return a TIFF of several strips, and where each lies."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    data = encode(Image.fromarray(noise), "TIFF", compression=compression, tiffinfo={278: 16})
+    tags = Image.open(io.BytesIO(data)).tag_v2
+    return data, tags[273], tags[279]
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+@pytest.mark.parametrize("damage", ["no place", "fewer", "half"])
+def test_tiff_that_lacks_a_strip_is_refused(compression, damage):
+    data, places, sizes = _tiff(compression)
+    listed, counted = struct.pack("<6I", *places), struct.pack("<6H", *sizes)
+    assert listed in data
+    if damage == "no place":
+        damaged = data.replace(listed, listed[:8] + bytes(4) + listed[12:], 1)
+    elif damage == "half":
+        halved = [size // 2 for size in sizes]
+        kind = "H" if counted in data else "I"
+        damaged = data.replace(struct.pack(f"<6{kind}", *sizes), struct.pack(f"<6{kind}", *halved), 1)
+    else:
+        damaged = data
+        for tag in (273, 279):
+            at = next(at for kind in (3, 4) if (at := data.find(struct.pack("<HHI", tag, kind, 6))) >= 0)
+            damaged = damaged[: at + 4] + struct.pack("<I", 4) + damaged[at + 8 :]
+    assert damaged != data
+    expected = (None,) if (compression, damage) == ("raw", "half") else ("truncated", "corrupt")
+    assert reason_of(damaged) in expected
+
+
+def test_avif_that_was_never_written_to_its_end_is_truncated():
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    data = encode(noise, "AVIF")
+    assert reason_of(data[:-4096] + bytes(4096)) == "truncated"
 
 
 def test_png_with_a_wrong_checksum_is_corrupt():

@@ -159,7 +159,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     with named_faults(header.kind):
         if header.kind == "TIFF":
             tags = _tiff_tags(bytes(data))
-            width, height, orientation = tags[_WIDTH], tags[_HEIGHT], tags[_ORIENTATION] or 1
+            width, height, orientation = tags[_WIDTH], tags[_HEIGHT], _known(tags[_ORIENTATION])
         elif not header.plain or header.extras:
             check_size(width, height, _BYTES_PER_PIXEL.get(header.kind, _PLAIN_BYTES))
             image = _open(bytes(data), header)
@@ -329,10 +329,13 @@ def _too_large(width: int, height: int) -> BadImage:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF (or XMP) orientation of an opened image, 1 to 8; a broken one counts as 1, upright."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        return _known(image.getexif().get(_ORIENTATION))
     except _FAULTS:
         return 1
-    return value if value in range(1, 9) else 1
+
+
+def _known(orientation: Any) -> int:
+    return orientation if orientation in range(1, 9) else 1
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
