@@ -276,7 +276,10 @@ def test_blurred_photographs_come_out(weights, data_root, tmp_path):
     first = sorted((data_root / "gopro/pairs/blur").iterdir())[0]
     results = []
     for mode in ("whole", "exact"):
-        deblur(weights["disentangled"], first, "--out", tmp_path / mode, "--tiles", mode, "--memory-gib", 1)
+        arguments = (weights["disentangled"], first, "--out", tmp_path / mode, "--tiles", mode, "--memory-gib", 1)
+        told = deblur(*arguments).stderr
+        assert ("is computed in bands of rows, with up to 0.05 GiB in memory" in told) == (mode == "exact")
+        assert told.count("1/1 images") == 1
         results.append(stored(tmp_path / mode / f"{first.stem}.png")[0].astype(int))
     assert results[0].shape == (720, 1280, 3)
     assert np.abs(results[0] - results[1]).max() <= 1

@@ -200,6 +200,20 @@ def choose_mode(restorer: Restorer, image: PaddedImage, means: Means) -> str:
     return "exact"
 
 
+def explain(restorer: Restorer, colors: np.ndarray, means: Means) -> str:
+    """Return how an image that is not computed as a whole will be computed, and what that takes; else nothing."""
+    image = PaddedImage(colors, restorer.multiple, means.device)
+    mode = choose_mode(restorer, image, means)
+    if mode == "fast":
+        return f"in tiles of {plan_tiles(restorer, image, means.memory).side} px"
+    if mode == "whole":
+        return ""
+    plan = _plan_bands(restorer, image, means)
+    keep_in = _choose_keeping(plan, means)
+    where = f"temporary files in {keep_in}" if isinstance(keep_in, Path) else f"memory ({keep_in})"
+    return f"in bands of rows, with up to {plan.kept_bytes / GIB:.2f} GiB in {where}"
+
+
 def _encode_in_bands(restorer: Restorer, image: PaddedImage, means: Means, epsilon: Tensor | None) -> Tensor | None:
     if not restorer.latent:
         return None
@@ -218,9 +232,13 @@ def _restore_exactly(
     fill: Callable[[int, Tensor], None],
     progress: Progress,
 ) -> None:
-    band_bytes = min(BAND_BYTES, means.memory // _ENCODING_SHARE)
-    plan = BandPlan(trace_restoring(restorer), image.height, image.width, restorer.latent, band_bytes)
+    plan = _plan_bands(restorer, image, means)
     run_in_bands(plan, image, z, fill, _choose_keeping(plan, means), progress)
+
+
+def _plan_bands(restorer: Restorer, image: PaddedImage, means: Means) -> BandPlan:
+    band_bytes = min(BAND_BYTES, means.memory // _ENCODING_SHARE)
+    return BandPlan(trace_restoring(restorer), image.height, image.width, restorer.latent, band_bytes)
 
 
 def _choose_keeping(plan: BandPlan, means: Means) -> Path | torch.device:

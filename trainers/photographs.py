@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from blurgen.progress import ProgressLine
 from blurgen.sources import BadImage
 from blurgen.sources.full_depth import Pixels
 from trainers.deblur_options import DeblurOptions
-from trainers.infer import GIB, Means, TooLarge, deblur_colors, enlarge_alpha
+from trainers.infer import GIB, Means, TooLarge, deblur_colors, enlarge_alpha, explain
 from trainers.method import Restorer
 from trainers.noise import Noise
 from trainers.pictures import (
@@ -130,55 +131,81 @@ def deblur_photographs(
     device = device_named(options.device)
     memory = None if options.memory_gib is None else int(options.memory_gib * GIB)
     means = Means(device, options.precision, options.tiles, memory, options.scratch or options.out)
-    restorer, outcome = weights.restorer.to(device), Outcome(len(jobs))
+    outcome = Outcome(len(jobs))
     with ProgressLine(quiet, "images") as line:
-        for number, job in enumerate(jobs):
-
-            def show(done: float, number: int = number) -> None:
-                outcome.done = number + 1 if done == 1 else round(number + done, 2)
-                line.show(outcome)
-
+        run = _Run(options, weights.restorer.to(device), means, outcome, None if quiet else line)
+        for job in jobs:
             try:
-                for path in _run(job, restorer, means, options, outcome, show):
+                for path in run.results(job):
                     if tell:
                         tell(path)
             except (BadImage, TooLarge, MemoryError, torch.OutOfMemoryError) as error:
-                _leave_out(job, error, outcome)
-            show(1.0)
+                run.leave_out(job, error)
+            run.finish_input()
     return outcome
 
 
-def _leave_out(job: Job, error: Exception, outcome: Outcome) -> None:
-    reason = error.reason if isinstance(error, BadImage) else "too-large"
-    message = str(error).partition("\n")[0] or "there is not enough memory: give --memory-gib, or take --tiles exact"
-    outcome.bad.append(LeftOut(job.input.path, reason, message))
-    print(f"{_as_text(job.input.path)} is left out: {message}", file=sys.stderr)
+@dataclass
+class _Run:
+    """What does not change from input to input."""
+
+    options: DeblurOptions
+    restorer: Restorer
+    means: Means
+    outcome: Outcome
+    line: ProgressLine | None
+    finished: int = 0
+
+    def results(self, job: Job) -> Iterator[Path]:
+        """Write the results of one input; yield each."""
+        missing = [path for path in job.outputs if self.options.overwrite or not path.exists()]
+        self.outcome.kept += [path for path in job.outputs if path not in missing]
+        if not missing:
+            return
+        pixels, digest = read_photograph(job.input.path)
+        alpha = None if pixels.alpha is None else enlarge_alpha(pixels.alpha, self.restorer.scale)
+        if self.line and (how := explain(self.restorer, pixels.colors, self.means)):
+            _say(job, f"is computed {how}")
+        codes = self._draw_codes(digest)
+        for number, path in enumerate(missing):
+            epsilon = None if codes is None else codes[job.outputs.index(path)][None]
+
+            def show(done: float, number: int = number) -> None:
+                self._show((number + done) / len(missing))
+
+            colors = deblur_colors(self.restorer, pixels.colors, self.means, epsilon, show)
+            write_png(path, Pixels(colors, alpha, pixels.profile))
+            self.outcome.written.append(path)
+            yield path
+
+    def leave_out(self, job: Job, error: Exception) -> None:
+        """Note and say that an input has no result."""
+        reason = error.reason if isinstance(error, BadImage) else "too-large"
+        message = str(error).partition("\n")[0] or "there is not enough memory: give --memory-gib, or --tiles exact"
+        self.outcome.bad.append(LeftOut(job.input.path, reason, message))
+        _say(job, f"is left out: {message}")
+
+    def finish_input(self) -> None:
+        """Count one input as dealt with."""
+        self.finished += 1
+        self.outcome.done = self.finished
+        if self.line:
+            self.line.show(self.outcome)
+
+    def _show(self, done: float) -> None:
+        # The last part of an input is that its result is written.
+        self.outcome.done = round(self.finished + min(done, 0.99), 2)
+        if self.line:
+            self.line.show(self.outcome)
+
+    def _draw_codes(self, digest: bytes) -> Tensor | None:
+        """Return (n, latent) numbers from N(0, 1), the same for the same image whatever its name and the device."""
+        if self.options.z_samples is None:
+            return None
+        noise = Noise(self.options.seed, 0, range(self.options.z_samples), torch.device("cpu"))
+        return noise.normal(f"code of {digest.hex()}", self.restorer.latent)
 
 
-def _run(
-    job: Job, restorer: Restorer, means: Means, options: DeblurOptions, outcome: Outcome, show: Callable[[float], None]
-) -> Iterator[Path]:
-    """Write the results of one input; yield each."""
-    missing = [path for path in job.outputs if options.overwrite or not path.exists()]
-    outcome.kept += [path for path in job.outputs if path not in missing]
-    if not missing:
-        return
-    pixels, digest = read_photograph(job.input.path)
-    alpha = None if pixels.alpha is None else enlarge_alpha(pixels.alpha, restorer.scale)
-    codes = _draw_codes(restorer, options, digest)
-    for number, path in enumerate(missing):
-        epsilon = None if codes is None else codes[job.outputs.index(path)][None]
-        colors = deblur_colors(
-            restorer, pixels.colors, means, epsilon, lambda done, number=number: show((number + done) / len(missing))
-        )
-        write_png(path, Pixels(colors, alpha, pixels.profile))
-        outcome.written.append(path)
-        yield path
-
-
-def _draw_codes(restorer: Restorer, options: DeblurOptions, digest: bytes) -> Tensor | None:
-    """Return (n, latent) numbers from N(0, 1), the same for the same image whatever its name and the device."""
-    if options.z_samples is None:
-        return None
-    noise = Noise(options.seed, 0, range(options.z_samples), torch.device("cpu"))
-    return noise.normal(f"code of {digest.hex()}", restorer.latent)
+def _say(job: Job, words: str) -> None:
+    # Where a bar is shown, it is drawn anew below.
+    tqdm.write(f"{_as_text(job.input.path)} {words}", file=sys.stderr)
