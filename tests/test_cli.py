@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from photos import write_photos
+from runs import lives, until, workers_of
 
 from blurgen.cli import main
 from blurgen.shards import open_shards
@@ -182,18 +184,27 @@ def test_doctor_finds_this_installation_sound():
     assert "FAIL" not in ok("doctor")
 
 
-@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_command_says_how_to_go_on_and_does(tmp_path, sent, exit_code):
+@pytest.mark.parametrize(
+    ("sent", "kill", "exit_code"), [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)], ids=["^C", "TERM"]
+)
+def test_stopped_command_says_how_to_go_on_and_leaves_nothing_running(tmp_path, sent, kill, exit_code):
     write_photos(tmp_path / "photos", 8, 300, 400)
-    command = [sys.executable, "-m", "blurgen", "make", "--src", "photos", "--count", "20000", "--shard-mib", "8"]
+    words = ["make", "--src", "photos", "--count", "20000", "--shard-mib", "8", "--set", "kernel.length_px=9 "]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("shards.h5.d/*.h5")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, sent)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "blurgen", *words, "--overwrite"],
+        stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+    assert until(lambda: list(tmp_path.glob("shards.h5.d/*.h5")))
+    workers = workers_of(process.pid)
+    started = time.monotonic()
+    kill(process.pid, sent)
     _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - started < 5, "it takes some 0.2 s on a quiet machine"
     assert process.returncode == exit_code
-    assert "the same command continues" in errors
+    assert f"the same command continues: blurgen {shlex.join(words)}\n" in errors
     assert "Traceback" not in errors
+    assert workers
+    assert until(lambda: not any(map(lives, workers)))
+    assert list(tmp_path.glob("shards.h5.d/*.h5"))
     assert not list(tmp_path.rglob("*.tmp"))

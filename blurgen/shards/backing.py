@@ -3,6 +3,8 @@
 import io
 import os
 
+from blurgen.shards.drafts import SYNC_BYTES
+
 _PAGE = 1 << 16
 
 
@@ -71,7 +73,7 @@ class LatchedFile(MemoryFile):
     def __init__(self, descriptor: int):
         super().__init__()
         self.error: OSError | None = None
-        self._descriptor = descriptor
+        self._descriptor, self._unsynced = descriptor, 0
 
     def truncate(self, size: int) -> int:
         """Set the size of the file."""
@@ -93,6 +95,10 @@ class LatchedFile(MemoryFile):
         while done < len(view) and not self.error:
             done += self._latched(os.pwrite, self._descriptor, view[done:], self._position + done) or 0
         self._position += len(view)
+        self._unsynced += len(view)
+        if self._unsynced >= SYNC_BYTES:
+            self._latched(os.fdatasync, self._descriptor)
+            self._unsynced = 0
         self.size = max(self.size, self._position)
         return len(view)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NamedTuple
 
+# Nothing interrupts the sync of a file. Where this many bytes are synced at a time, Ctrl-C does not wait long.
+SYNC_BYTES = 1 << 26
 _LONGEST_WRITE = 1 << 30
 
 Piece = tuple[int, memoryview]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blurgen.shards.backing import LatchedFile
-from blurgen.shards.drafts import Draft, atomic_file, write_all
+from blurgen.shards.drafts import SYNC_BYTES, Draft, atomic_file, write_all
 from blurgen.shards.files import ShardFile, SourceIndex
 from blurgen.shards.layout import BadShard, Layout
 from blurgen.shards.manifest import Part, Paths, gather, in_order
@@ -85,13 +85,17 @@ def _copy_raw(members: list[Part], out, survey: _Survey, texts: Mapping[str, str
         for offset, piece in bones.pieces:
             write_all(draft.descriptor, piece, offset)
         _copy_tables(members, draft, bones.offsets)
-        ends = dict(bones.offsets)
+        ends, unsynced = dict(bones.offsets), 0
         for part in members:
             file = part.open(survey.layout)
             for name in survey.layout.arrays:
                 for batch in _ahead(_checked_batches(file, name)):
                     write_all(draft.descriptor, as_bytes(batch), ends[name])
                     ends[name] += batch.nbytes
+                    unsynced += batch.nbytes
+                    if unsynced >= SYNC_BYTES:
+                        os.fdatasync(draft.descriptor)
+                        unsynced = 0
         parse(draft.path)
 
 
