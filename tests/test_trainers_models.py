@@ -192,6 +192,18 @@ def test_steps_return_unweighted_detached_scalars(name):
 
 
 @systems
+def test_losses_in_bfloat16_are_those_in_float32_but_for_rounding(name):
+    scalars = []
+    for enabled in (False, True):
+        method = tiny(name)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            scalars.append(method.step(batch_of(method.config, 1)))
+    for key, value in scalars[0].items():
+        assert scalars[1][key].dtype == torch.float32, key
+        assert scalars[1][key].item() == pytest.approx(value.item(), rel=0.1, abs=0.03), key
+
+
+@systems
 def test_steps_are_the_same_every_time(name):
     runs = []
     for _ in range(2):
