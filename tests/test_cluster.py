@@ -1,17 +1,14 @@
 """Runs on many machines: slices side by side that `index` finishes, and dask with a real scheduler and workers."""
 
-import json
-import os
 import signal
-import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from dask_cluster import Cluster
 from photos import write_photos
-from runs import ALONE, Trapped, ended, finished, leftovers, planned, running, until
+from runs import ALONE, Trapped, ended, finished, leftovers, planned, running
 
 from blurgen import cluster
 from blurgen.lock import FolderLock
@@ -22,7 +19,6 @@ from blurgen.run import shard_folder
 from blurgen.shards import open_shards, pack, verify
 from blurgen.slices import Slice, parse_slice
 
-TESTS = Path(__file__).parent
 PER_SHARD = 10
 
 
@@ -204,48 +200,11 @@ def test_scheduler_that_is_not_there_is_one_sentence(folder, tmp_path, monkeypat
             make(planned(folder), tmp_path / "a.h5", RunOptions(backend="dask", scheduler=address))
 
 
-@dataclass
-class Cluster:
-    """A scheduler and two workers, each a process, on the loopback."""
-
-    address: str
-    scheduler: subprocess.Popen
-    workers: list[subprocess.Popen]
-
-    def add_worker(self):
-        self.workers.append(_start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"))
-
-    @property
-    def options(self):
-        return RunOptions(backend="dask", scheduler=self.address)
-
-
-def _start(*words):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]], env=environment, **quiet
-    )
-
-
 @pytest.fixture
 def dask_cluster(tmp_path):
     pytest.importorskip("distributed")
-    file = tmp_path / "scheduler.json"
-    scheduler = _start(
-        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)
-    )
-    found = Cluster("", scheduler, [])
-    try:
-        assert until(file.exists)
-        found.address = json.loads(file.read_text())["address"]
-        for _ in range(2):
-            found.add_worker()
+    with Cluster(tmp_path) as found:
         yield found
-    finally:
-        for process in [scheduler, *found.workers]:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -257,7 +216,7 @@ def shards_made(out):
     return len(list(shard_folder(out).glob("*.h5")))
 
 
-def _after(out, shards, happen, monkeypatch=None):
+def _after(out, shards, happen):
     """Return what `make` reports to: once so many shards are there, it lets something happen, once."""
     pending = [happen]
 

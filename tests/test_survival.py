@@ -16,8 +16,8 @@ from blurgen.pipeline import make
 from blurgen.run import shard_folder
 from blurgen.shards import open_shards, verify
 
-PER_SHARD = 60
-TWO = RunOptions(workers=2)
+PER_SHARD = 40
+ONE, TWO = RunOptions(workers=1), RunOptions(workers=2)
 NAMES = [f"photo{number:02d}.jpg" for number in range(8)]
 
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(folder):
-    return planned(folder, count=1500)
+    return planned(folder, count=1000)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def small_shards(monkeypatch):
     monkeypatch.setattr("blurgen.run.shard_capacity", lambda plan, mib: PER_SHARD)
 
 
-def killed_and_finished(plan, out, moment, whole, kill=os.killpg):
+def killed_and_finished(plan, out, moment, whole, kill=os.killpg, options=ONE):
     """Kill a run after so many seconds, or once `moment` holds; return whether it was still running."""
-    with running(plan, out, TWO) as pid:
+    with running(plan, out, options) as pid:
         if callable(moment):
             until(lambda: moment() or not lives(pid))
         else:
@@ -81,7 +81,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_bytes(plan, whole, tmp_pat
         out = tmp_path / str(number) / "a.h5"
         out.parent.mkdir()
         moment = is_packing(out) if number % 10 == 9 else rng.uniform(0.05, 1.1 * duration)
-        in_time += killed_and_finished(plan, out, moment, whole)
+        in_time += killed_and_finished(plan, out, moment, whole, options=TWO)
         ids = open_shards(out).meta["id"]
         assert len(np.unique(ids)) == len(ids) == plan.count
     assert in_time > 25
