@@ -94,10 +94,14 @@ def leftovers(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Trapped:
-    """A source whose images are traps where `traps` says so: key -> what happens to the one who reads it."""
+    """A source whose images are traps where `traps` says so: key -> what happens to the one who reads it.
+
+    A file `sign` appears once somebody has fallen into one.
+    """
 
     inner: Source
     traps: dict[str, str]
+    sign: str = ""
 
     def __getattr__(self, name: str):
         """Return what the source inside has; dunder names are asked for while this is unpickled."""
@@ -108,6 +112,8 @@ class Trapped:
     def read(self, key: str) -> Picture:
         """Return the picture, or fall into the trap."""
         if key in self.traps:
+            if self.sign:
+                Path(self.sign).touch()
             TRAPS[self.traps[key]]()
         return self.inner.read(key)
 

@@ -10,7 +10,7 @@ from dask_cluster import Cluster
 from photos import write_photos
 from runs import ALONE, Trapped, ended, finished, leftovers, planned, running
 
-from blurgen import cluster
+from blurgen import cluster, run
 from blurgen.lock import FolderLock
 from blurgen.make_options import RunOptions
 from blurgen.options import build
@@ -78,6 +78,17 @@ def test_slices_may_run_side_by_side_on_machines_of_any_size(folder, whole, tmp_
         machines = [RunOptions(shard=f"{number}/3", workers=number, **fields) for number in (1, 2, 3)]
         runs = [stack.enter_context(running(plan, out, options)) for options in machines]
         assert [ended(pid) for pid in runs] == [0, 0, 0]
+    index(out, packed=True)
+    assert out.read_bytes() == whole
+
+
+def test_slices_that_begin_at_the_same_moment_agree_on_one_division(folder, whole, tmp_path, monkeypatch):
+    plan, out = planned(folder, count=130), tmp_path / "a.h5"
+    make_slices(plan, out, "1/2", workers=1)
+    real, too_early = run.read_state, [None]
+    monkeypatch.setattr(run, "shard_capacity", lambda plan, mib: 7)
+    monkeypatch.setattr(run, "read_state", lambda out: too_early.pop() if too_early else real(out))
+    make_slices(plan, out, "2/2")
     index(out, packed=True)
     assert out.read_bytes() == whole
 

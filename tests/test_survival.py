@@ -42,7 +42,7 @@ def small_shards(monkeypatch):
     monkeypatch.setattr("blurgen.run.shard_capacity", lambda plan, mib: PER_SHARD)
 
 
-def killed_and_finished(plan, out, moment, whole, kill=os.killpg, options=ONE):
+def killed_and_finished(plan, out, moment, whole, options=ONE):
     """Kill a run after so many seconds, or once `moment` holds; return whether it was still running."""
     with running(plan, out, options) as pid:
         if callable(moment):
@@ -50,7 +50,7 @@ def killed_and_finished(plan, out, moment, whole, kill=os.killpg, options=ONE):
         else:
             until(lambda: not lives(pid), moment)
         workers, was_alive = workers_of(pid), lives(pid)
-        kill(pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)
         assert until(lambda: not any(map(lives, workers)), 10), "a worker has outlived its parent"
     assert finished(plan, out) == whole
     assert leftovers(out.parent) == []
@@ -61,10 +61,21 @@ def is_packing(out):
     return lambda: any(out.parent.glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("kill", [os.killpg, os.kill], ids=["the group", "the parent alone"])
-def test_killed_run_is_finished_to_the_same_bytes(plan, whole, tmp_path, kill):
+def test_killed_run_is_finished_to_the_same_bytes(plan, whole, tmp_path):
     out = tmp_path / "a.h5"
-    assert killed_and_finished(plan, out, lambda: len(list(shard_folder(out).glob("*.h5"))) > 3, whole, kill)
+    assert killed_and_finished(plan, out, lambda: len(list(shard_folder(out).glob("*.h5"))) > 3, whole)
+
+
+def test_worker_in_the_middle_of_an_image_ends_with_its_parent(folder, tmp_path):
+    plan, out, sign = planned(folder), tmp_path / "a.h5", tmp_path / "sign"
+    with running(replace(plan, source=Trapped(plan.source, {NAMES[3]: "hang"}, str(sign))), out, ONE) as pid:
+        assert until(sign.exists)
+        (worker,) = workers_of(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: not lives(worker), 10)
+    sign.unlink()
+    finished(plan, out)
+    assert leftovers(tmp_path) == []
 
 
 def test_run_killed_while_it_packs_is_finished_to_the_same_bytes(plan, whole, tmp_path):
@@ -81,7 +92,7 @@ def test_fifty_kills_at_random_moments_leave_the_same_bytes(plan, whole, tmp_pat
         out = tmp_path / str(number) / "a.h5"
         out.parent.mkdir()
         moment = is_packing(out) if number % 10 == 9 else rng.uniform(0.05, 1.1 * duration)
-        in_time += killed_and_finished(plan, out, moment, whole, options=TWO)
+        in_time += killed_and_finished(plan, out, moment, whole, TWO)
         ids = open_shards(out).meta["id"]
         assert len(np.unique(ids)) == len(ids) == plan.count
     assert in_time > 25
