@@ -17,6 +17,8 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # What is white in 16 bits of linear light. It is 128 roundings of float32 below 1, and a convolution of white with
 # 1,600 taps is off by 14.
 _SATURATED = 1 - 2**-17
+# NumPy draws no Poisson numbers beyond 2^63.
+_MOST_PHOTONS = 1e12
 
 
 class Response(ABC):
@@ -241,8 +243,9 @@ class PoissonGaussian(Noise):
 
     def __post_init__(self) -> None:
         """Check the constants."""
-        if not self.photons > 0 or not self.read >= 0:
-            raise ValueError(f"photons must be positive and read not negative, got {self.photons} and {self.read}")
+        if not 0 < self.photons <= _MOST_PHOTONS or not 0 <= self.read <= _MOST_PHOTONS:
+            given = f"{self.photons} and {self.read}"
+            raise ValueError(f"photons must be in (0, {_MOST_PHOTONS:g}] and read not negative, got {given}")
 
     def apply(
         self, light: np.ndarray, exposure: float, rng: np.random.Generator

@@ -7,6 +7,7 @@ from blurgen.options import Chosen, option
 from blurgen.slices import Slice, parse_slice
 
 IMAGE_TIMEOUT_S = 120.0
+_MOST = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,12 @@ class MakeOptions:
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None and value > _MOST:
+                raise ValueError(f"{name} must be at most {_MOST:,}, got a larger one")
         if self.scale_std < 0 or (self.scale_std and self.scale_mean is None):
             raise ValueError(f"scale_std must be at least 0 and needs --scale-mean, got {self.scale_std:g}")
+        if not self.exposure:
+            raise ValueError("exposure must have at least one value, got none")
         for exposure in self.exposure:
             if not 0 < exposure <= 1:
                 raise ValueError(f"exposure must be in (0, 1], a fraction of the trajectory, got {exposure:g}")

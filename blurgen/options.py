@@ -8,6 +8,7 @@ checks names and types, and `to_toml` writes the outcome so that ``--config`` re
 import dataclasses
 import difflib
 import json
+import math
 import os
 import tomllib
 import types
@@ -21,6 +22,7 @@ import click
 Config = TypeVar("Config")
 
 _SET_HELP = "Set a field of a part, such as kernel.length_px=30; may be repeated."
+_MAX_TOML_BYTES = 1 << 20
 _CONFIG_HELP = "Read options from a file; flags and --set come before it."
 
 
@@ -102,7 +104,7 @@ def resolve_together(
 
     `presets` is given the values of flags, ``--set`` and file, and returns the values that stand below them.
     """
-    values = _read_toml(config_file) if config_file is not None else {}
+    values = _as_flags(read_toml(config_file, "--config ")) if config_file is not None else {}
     for assignment in assignments:
         assign(values, assignment)
     for name, value in flags.items():
@@ -178,7 +180,7 @@ def coerce(value: Any, kind: Any, name: str) -> Any:
     elif kind is Chosen and isinstance(value, Mapping) and isinstance(value.get("name"), str):
         return Chosen(value["name"], {key: item for key, item in value.items() if key != "name"})
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return _number(value, name)
     elif kind in (int, bool, str) and type(value) is kind:
         return value
     elif kind is Path and isinstance(value, (str, Path)):
@@ -189,6 +191,15 @@ def coerce(value: Any, kind: Any, name: str) -> Any:
             kinds = members[:1] * len(items) if members[-1] is Ellipsis else members
             return tuple(coerce(item, member, name) for item, member in zip(items, kinds, strict=True))
     raise ValueError(f"{name} must be {describe(kind)}, got {value!r}")
+
+
+def _number(value: int | float, name: str) -> float:
+    try:
+        if not math.isnan(value):
+            return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be a number below 1e308, got one with more digits") from error
+    raise ValueError(f"{name} must be a number, got nan")
 
 
 def describe(kind: Any) -> str:
@@ -205,7 +216,7 @@ def parse_value(text: str) -> Any:
     """Return what `text` means as a TOML value; a text that is none, such as a bare word or a path, is itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -278,12 +289,28 @@ def _help(field: dataclasses.Field) -> str:
     return f"{text} [default: {'on' if shown is True else shown}]"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Return what a TOML file says; raises ValueError, with `what` in front of its path, for a file that is none."""
+    with open(path, "rb") as file:
+        data = file.read(_MAX_TOML_BYTES + 1)
+    if len(data) > _MAX_TOML_BYTES:
+        raise ValueError(f"{what}{path} must be a TOML file of at most {_MAX_TOML_BYTES:,} bytes, got more")
     try:
-        # A path is then what it would be as a flag, whatever the locale.
-        return tomllib.loads(os.fsdecode(path.read_text(encoding="utf-8").encode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {path} is no valid TOML file: {error}") from error
+        # A byte-order mark is what some editors of Windows put in front.
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError(f"{what}{path} is no valid TOML file: it is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"{what}{path} is no valid TOML file: {error}") from error
+
+
+def _as_flags(value: Any) -> Any:
+    """Return values with each path as it would be decoded if it stood on the command line, whatever the locale."""
+    if isinstance(value, dict):
+        return {key: _as_flags(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_flags(item) for item in value]
+    return os.fsdecode(value.encode()) if isinstance(value, str) else value
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:

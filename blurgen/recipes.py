@@ -10,15 +10,15 @@ import glob
 import os
 import pkgutil
 import re
-import tomllib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blurgen.options import coerce, nearest
+from blurgen.options import coerce, nearest, read_toml
 from blurgen.sources import READERS, Source
+from blurgen.sources.keys import MAX_AUTHOR_BYTES, MAX_LICENCE_BYTES, MAX_SPLIT_BYTES, check_text
 from blurgen.sources.places import OWN, configured, open_place, refuse
 
 BUILT_IN = ("text", "leaves")
@@ -146,10 +146,7 @@ def load_recipe(source: str | Path) -> Recipe:
         raise ValueError(f"there is no dataset {source!r}: {nearest(str(source), _datasets())}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no recipe file {path}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a TOML file: {error}") from error
+    table = read_toml(path, "the recipe ")
     layouts = table.pop("layout", None)
     if not isinstance(layouts, list) or not all(isinstance(layout, dict) for layout in layouts):
         raise ValueError(f"{path} must have at least one table [[layout]]")
@@ -257,7 +254,11 @@ def _check_recipe(recipe: Recipe, path: Path) -> None:
         raise ValueError(f"{path}: layouts must have names of their own, got {', '.join(names) or 'none'}")
     if recipe.homepage and not recipe.homepage.startswith(("http://", "https://")):
         raise ValueError(f"{path}: homepage must be an address that starts with https://, got {recipe.homepage!r}")
+    check_text(f"{path}: the licence", recipe.terms, MAX_LICENCE_BYTES)
+    check_text(f"{path}: the author", recipe.author, MAX_AUTHOR_BYTES)
     for layout in recipe.layout:
+        for split in layout.split_names:
+            check_text(f"{path}: a split", split, MAX_SPLIT_BYTES)
         if not layout.splits and not layout.blurred:
             raise ValueError(f"{path}: the layout {layout.name!r} must have splits, blurred, or both")
         for split, _ in layout.counts:

@@ -237,7 +237,9 @@ def test_no_noise_changes_nothing():
     [
         ("boracci-foi", {}, "did you mean 'boracchi-foi'"),
         ("boracchi-foi", {"photon": 3}, "'noise.photon': did you mean 'photons'"),
-        ("boracchi-foi", {"photons": 0}, "photons must be positive"),
+        ("boracchi-foi", {"photons": 0}, r"photons must be in \(0, 1e\+12\]"),
+        ("boracchi-foi", {"photons": np.inf}, r"photons must be in \(0, 1e\+12\]"),
+        ("boracchi-foi", {"read": 1e13}, "read not negative"),
         ("realblur", {"read": -1}, "read not negative"),
         ("none", {"read": 1}, "no option 'noise.read'"),
     ],

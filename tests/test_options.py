@@ -1,5 +1,6 @@
 """Options: precedence, types, names, and the round trip through TOML."""
 
+import os
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -99,6 +100,35 @@ def test_file_that_is_no_toml_is_refused(tmp_path):
     (tmp_path / "c.toml").write_text("crop = = 3")
     with pytest.raises(ValueError, match="no valid TOML"):
         resolve(Example, {}, tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("crop = " + "[" * 3000, "is no valid TOML file: it is nested too deeply"),
+        ("crop = " + "9" * 5000, "is no valid TOML file"),
+        ("crop = 3 # " + "x" * (1 << 20), "must be a TOML file of at most 1,048,576 bytes, got more"),
+        ("scale_mean = " + "9" * 400, "scale_mean must be a number or none, got 999"),
+        ("exposure = [" + "9" * 400 + "]", "exposure must be a number below 1e308"),
+        ("exposure = [nan]", "exposure must be a number, got nan"),
+        ("crop = 1979-05-27", "crop must be a whole number, got datetime"),
+    ],
+    ids=["nested", "digits", "size", "400 digits", "400 digits in a list", "nan", "date"],
+)
+def test_file_of_absurd_values_is_refused_by_name(tmp_path, text, sentence):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        resolve(Example, {"source": "text"}, tmp_path / "c.toml")
+
+
+def test_file_of_another_editor_and_pipe_are_read(tmp_path):
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbfcrop = 3\n")
+    assert resolve(Example, {"source": "text"}, tmp_path / "c.toml").crop == 3
+    reader, writer = os.pipe()
+    os.write(writer, b"crop = 5\n")
+    os.close(writer)
+    assert resolve(Example, {"source": "text"}, Path(f"/dev/fd/{reader}")).crop == 5
+    os.close(reader)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,13 @@ def test_shipped_recipe_says_whose_data_it_is_within_the_fields_of_a_shard(name)
         ("", "group = '('\n", "group must be a regular expression"),
         ("", "counts = { trian = 3 }\n", "counts has a split 'trian' that no glob has: did you mean 'train'"),
         ("", '[[layout]]\nname = "a"\nsplits.b = ["*"]\n', "layouts must have names of their own, got a, a"),
-        ('"T"', "T", "must be a TOML file"),
+        ('"T"', "T", "is no valid TOML file"),
+        ('"T"', "[" * 3000, "is no valid TOML file: it is nested too deeply"),
+        ('"T"', "9" * 5000, "is no valid TOML file"),
+        ("", "x" * (1 << 20), "must be a TOML file of at most 1,048,576 bytes"),
+        ('"L"', f'"{"L" * 129}"', "the licence must have at most 128 bytes and no NUL, got 129 bytes: 'LLL"),
+        ('"L"', r'"L\u0000"', "the licence must have at most 128 bytes and no NUL"),
+        ("splits.train", "splits.a-long-name-of-a-split", "a split must have at most 16 bytes"),
     ],
 )
 def test_faulty_recipe_is_refused_by_name(recipe_file, old, new, message):

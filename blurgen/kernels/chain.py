@@ -12,6 +12,7 @@ from blurgen.kernels.model import KernelModel, Trajectory, padded
 from blurgen.kernels.noise import cos_sin, fill_normals, key_of, log, uniform
 from blurgen.raster import equal_weights, render_paths
 
+_MOST_SAMPLES = 1_000_000
 _LANES = 32  # trajectories that advance side by side; more do not hide more of the latency
 
 
@@ -51,7 +52,7 @@ class ChainModel(KernelModel):
     Parameters
     ----------
     samples : int
-        Positions of a trajectory, at least 2.
+        Positions of a trajectory, from 2 to 1,000,000.
     side_px : int
         Least side of the kernels in px, positive and odd.
     """
@@ -60,8 +61,8 @@ class ChainModel(KernelModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples != int(self.samples) or self.samples < 2:
-            raise ValueError(f"samples must be a whole number of at least 2, got {self.samples}")
+        if self.samples not in range(2, _MOST_SAMPLES + 1):
+            raise ValueError(f"samples must be a whole number from 2 to {_MOST_SAMPLES:,}, got {self.samples}")
 
     @abstractmethod
     def draw_chain(self, rng: np.random.Generator) -> tuple[Chain, tuple[float, ...]]:

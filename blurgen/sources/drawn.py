@@ -11,6 +11,8 @@ from blurgen.rng import stream
 from blurgen.sources import BadImage, Entry, Picture
 
 _LARGEST_SIDE_PX = 8192
+# Their list takes 4 GB then.
+_MOST_IMAGES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class DrawnSource(ABC):
         count : int, optional
             How many; 1,000 if not given.
         """
+        if count is not None and count > _MOST_IMAGES:
+            raise ValueError(
+                f"at most {_MOST_IMAGES:,} images can be drawn, got {count:,}: cut several crops from each"
+            )
         keys = (f"{self.name}/{index:06}" for index in range(1000 if count is None else count))
         return [Entry(key, key, "train") for key in keys]
 

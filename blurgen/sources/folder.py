@@ -12,7 +12,7 @@ from blurgen.sources import BadImage, Entry, Picture
 from blurgen.sources.decode import decode, image_size
 from blurgen.sources.files import OnDemand, read_whole, with_regular_file
 from blurgen.sources.globs import find, leads_inside
-from blurgen.sources.keys import MAX_SPLIT_BYTES, decode_key, encode_key, group_of
+from blurgen.sources.keys import MAX_SPLIT_BYTES, check_text, decode_key, encode_key, group_of
 
 EVERYTHING = (("", "**/*"),)
 # More makes no list of paths or groups.
@@ -133,8 +133,7 @@ def _rows(root: str, file: str) -> Iterator[tuple[str, ...]]:
 
 def _fitting(split: str, file: str) -> str:
     encoded = encode_key(split)
-    if len(encoded) > MAX_SPLIT_BYTES:
-        raise ValueError(f"a split must have at most {MAX_SPLIT_BYTES} bytes, but {file} has {encoded[:80]!r}")
+    check_text(f"a split in {file}", encoded, MAX_SPLIT_BYTES)
     return encoded
 
 

@@ -24,6 +24,13 @@ _IMAGE_SUFFIXES = frozenset(
 _NOT_DATA = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "lost+found"})
 
 
+def check_text(name: str, text: str, limit: int) -> None:
+    """Raise ValueError for a text that the field of a shard does not hold."""
+    size = len(text.encode("utf-8", "surrogateescape"))
+    if size > limit or "\0" in text:
+        raise ValueError(f"{name} must have at most {limit} bytes and no NUL, got {size} bytes: {text[:60]!r}")
+
+
 def encode_key(path: str) -> str:
     r"""Return the key of a relative path, cut and marked where it is longer than 512 bytes.
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from blurgen.options import coerce, nearest
 from blurgen.sources import READERS, Source
-from blurgen.sources.keys import is_image_name
+from blurgen.sources.keys import MAX_AUTHOR_BYTES, MAX_LICENCE_BYTES, check_text, is_image_name
 
 # What every place is called in the shards: its own name could be that of a dataset, and says nothing elsewhere.
 OWN = "folder"
 _LISTS = (".txt", ".lst")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_LIMITS = {"licence": MAX_LICENCE_BYTES, "author": MAX_AUTHOR_BYTES}
 _NOT_SETTABLE = frozenset({"name", "licence", "author", "seed"})
 
 
@@ -51,6 +52,8 @@ def configured(reader_name: str, settings: Mapping[str, Any], given: Mapping[str
         if name not in settable:
             raise ValueError(f"there is no option 'source.{name}': {nearest(name, settable)}")
         values[name] = coerce(value, hints[name], f"source.{name}")
+        if name in _LIMITS:
+            check_text(f"source.{name}", values[name], _LIMITS[name])
     return reader(**values)
 
 
