@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from trainer_data import _quick_convolutions, batch_of, rescaled, tiny  # noqa: F401
 
+from trainers.models import disentangled
+
 NAME = "disentangled"
 ALL_LOSSES = {"identity": 1.0}
+ADVERSARIAL, DISTANCE = "over_scales", "l1"
 CRITICS = ("critic_sharp", "critic_blurred", "critic_sharp_random", "critic_blurred_random")
 SHARED = {"shared encoder block", "shared generator block"}
 BLUR = {"blur encoder", "head of the mean", "head of the variance"}
@@ -122,6 +125,58 @@ def test_each_loss_trains_its_networks_at_full_width_from_the_first_step():
     terms, whole = losses_of(method)
     for name in (*TRAINS, *CRITICS):
         assert_trains_its_parts_alone(name, method, terms, whole)
+
+
+# Loss -> the function that its two terms are values of, and what each of them trains.
+TERMS = {
+    "adversarial": (ADVERSARIAL, DEBLURRING | SHARED | BLUR, BLURRING | SHARED | BLUR),
+    "random": (ADVERSARIAL, DEBLURRING | SHARED, BLURRING | SHARED),
+    "cycle": (DISTANCE, TRAINS["cycle"], TRAINS["cycle"]),
+    "self_reconstruction": (
+        DISTANCE,
+        {"stem of sharp", "branch of sharp"} | SHARED | BLUR,
+        {"stem of blurred", "branch of blurred"} | SHARED | BLUR,
+    ),
+}
+
+
+def alone(name, monkeypatch):
+    """Return a system with the loss `name` alone, and the list that the terms of its losses will be in."""
+    function, *_ = TERMS[name]
+    others = {other: 0.0 for other in TRAINS if other != name}
+    method, terms = rescaled(tiny(NAME, **{**others, name: 1.0})), []
+    computed = getattr(disentangled, function)
+
+    def watched(*arguments):
+        terms.append(computed(*arguments))
+        return terms[-1]
+
+    monkeypatch.setattr(disentangled, function, watched)
+    return method, terms
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_each_term_of_a_loss_trains_what_it_should_and_nothing_else(name, monkeypatch):
+    method, terms = alone(name, monkeypatch)
+    batch = batch_of(method.config, step=1)
+    method.generator_losses(batch, method.translate(batch))
+    assert len(terms) == 2
+    for term, trained in zip(terms, TERMS[name][1:], strict=True):
+        reached = {part for part, gradient in part_gradients(method, term).items() if not is_none(gradient)}
+        assert reached == trained
+
+
+def test_cycles_return_by_the_content_and_by_the_blur_of_the_images_made(monkeypatch):
+    method, terms = alone("cycle", monkeypatch)
+    batch = batch_of(method.config, step=1)
+    made = method.translate(batch)
+    deblurred, reblurred = (image.detach().requires_grad_() for image in (made.sharp_of_blurred, made.blurred_of_sharp))
+    method.generator_losses(batch, made._replace(sharp_of_blurred=deblurred, blurred_of_sharp=reblurred))
+    # The sharp image has content and blur code of the reblurred one, the blurred image the same code.
+    reached = [
+        torch.autograd.grad(term, (deblurred, reblurred), retain_graph=True, allow_unused=True) for term in terms
+    ]
+    assert [[not is_none(gradient) for gradient in pair] for pair in reached] == [[False, True], [True, True]]
 
 
 def test_generators_take_the_sum_of_all_gradients():
