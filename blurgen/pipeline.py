@@ -133,7 +133,7 @@ def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None])
         return Progress(run.plan.count, run.plan.count, read_bad(run.out))
     check_space(run, len(pending), options)
     while pending:
-        spans = map(division.span, pending)
+        known, spans = len(left_out), map(division.span, pending)
         progress.done, progress.bad = progress.total - sum(last - first for first, last in spans), bad
         report(progress)
         for job in build_all((run.job(number, left_out) for number in pending), options, len(pending)):
@@ -142,6 +142,8 @@ def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None])
             progress.bad += found
             left_out |= _found_out(found)
             report(progress)
+        if len(left_out) == known:
+            break
         pending, bad = _pending(run, numbers, left_out)
     progress.bad, progress.done = _by_key(bad), progress.total
     if options.slice is None:

@@ -369,3 +369,9 @@ def test_impossible_options_are_refused(fields, sentence):
 def test_impossible_run_options_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         build(RunOptions, fields)
+
+
+def test_a_shard_that_never_appears_ends_the_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("blurgen.run.Division.made", lambda self, number: None)
+    with pytest.raises(RuntimeError, match=r"does not keep what was written: shard 00000\.h5"):
+        made(folder, tmp_path / "a.h5")
