@@ -18,7 +18,7 @@ from trainers.memory import activation_bytes, meta_twin, usable_bytes, weight_by
 from trainers.method import Restorer
 from trainers.models import method_class
 from trainers.padding import PaddedImage, RestoredImage, reflected
-from trainers.tiles import Tiling, cut_axis, receptive_radius, run_in_tiles, spread_patches
+from trainers.tiles import Tiling, cut_axis, draw_by_strata, receptive_radius, run_in_tiles, sample_patches
 from trainers.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
@@ -117,6 +117,7 @@ def test_other_arrays_are_refused(image, words):
 
 def test_code_is_the_mean_unless_it_is_drawn():
     restorer = restorer_of("disentangled")
+    restorer.blur_encoder.log_variance.bias += 2
     colors = photograph(70, 64)
     x = PaddedImage(colors, 4, CPU).whole()
     epsilon = np.linspace(-2, 2, 8)
@@ -125,11 +126,10 @@ def test_code_is_the_mean_unless_it_is_drawn():
         drawn = mean + torch.tensor(epsilon, dtype=torch.float32) * torch.exp(0.5 * log_variance)
         expected = {"mean": restorer.restore(x, mean), "drawn": restorer.restore(x, drawn)}
     assert (expected["mean"] - expected["drawn"]).abs().max() > 0.05
-    for mode in ("whole", "exact", "fast"):
+    for mode in ("whole", "exact"):
         for name, given in (("mean", None), ("drawn", epsilon)):
             result = deblur_image(restorer, colors, device="cpu", tiles=mode, epsilon=given)
             levels = ((expected[name][0, :, :70] + 1) * 127.5).clamp(0, 255).permute(1, 2, 0).numpy()
-            # An image of one patch: its statistics are those of the whole.
             assert np.abs(result - levels).max() <= 1
     with pytest.raises(ValueError, match="epsilon must have 8 numbers, the size of the code, got 3"):
         deblur_image(restorer, colors, device="cpu", epsilon=[1, 2, 3])
@@ -151,7 +151,9 @@ def test_mode_follows_from_memory():
     needed = whole_image_bytes(restorer, image.height, image.width)
     assert choose_mode(restorer, image, Means(CPU, memory_bytes=needed)) == "whole"
     assert choose_mode(restorer, image, Means(CPU, memory_bytes=needed - 1)) == "exact"
-    assert choose_mode(restorer, image, Means(CPU, tiles="fast", memory_bytes=needed)) == "fast"
+    assert choose_mode(restorer, image, Means(CPU, tiles="fast", memory_bytes=needed)) == "whole"
+    assert choose_mode(restorer, image, Means(CPU, tiles="fast", memory_bytes=needed - 1)) == "fast"
+    assert choose_mode(restorer, image, Means(CPU, tiles="exact", memory_bytes=needed)) == "exact"
     with pytest.raises(
         TooLarge, match=r"needs 0\.2 GiB as a whole, more than the 0\.0 GiB allowed: raise --memory-gib"
     ):
@@ -202,21 +204,21 @@ def test_receptive_radius_holds_all_that_matters(name, monkeypatch):
     assert max(block - touched.min(), touched.max() + 1 - block - restorer.multiple) >= radius - 3
 
 
-@pytest.mark.parametrize("name", ["disentangled", "cyclegan", "enlarging"])
-def test_tiles_are_near_the_whole_image_where_all_parts_are_alike(name):
-    """A periodic image, whose statistics every patch of whole periods has: what differs is at its borders."""
+@pytest.mark.parametrize(("name", "bound"), [("disentangled", 0.02), ("cyclegan", 0.06), ("enlarging", 0.02)])
+def test_tiles_are_near_the_whole_image(name, bound):
+    """Bounds of the mean error, in shares of the range; random weights are harder than trained ones."""
     restorer = SMALL[name]()
-    colors = np.tile(photograph(32, 32), (10, 8, 1))
-    image = PaddedImage(colors, restorer.multiple, CPU)
-    result = RestoredImage(colors, restorer.scale)
-    with torch.inference_mode():
-        z = restorer.encode(image.whole())[0] if restorer.latent else None
-        run_in_tiles(restorer, image, z, Tiling(160, receptive_radius(restorer), 4 * 128**2), result.fill)
-        whole = RestoredImage(colors, restorer.scale)
-        whole.fill(0, restorer(image.whole()))
-    error = np.abs(result.pixels.astype(int) - whole.pixels) / 255
-    assert error.mean() <= 0.04
-    assert np.quantile(error, 0.99) <= 0.15
+    for colors in (np.tile(photograph(40, 40), (9, 8, 1)), photograph(360, 300)):
+        image = PaddedImage(colors, restorer.multiple, CPU)
+        result, whole = RestoredImage(colors, restorer.scale), RestoredImage(colors, restorer.scale)
+        with torch.inference_mode():
+            z = restorer.encode(image.whole())[0] if restorer.latent else None
+            run_in_tiles(restorer, image, z, Tiling(200, receptive_radius(restorer), colors.size // 12), result.fill)
+            whole.fill(0, restorer(image.whole()))
+        error = np.abs(result.pixels.astype(int) - whole.pixels) / 255
+        assert error.mean() <= bound
+        assert np.quantile(error, 0.99) <= 6 * bound
+        assert whole.pixels.std() / 255 > 3 * bound
 
 
 def test_seams_vanish_where_statistics_are_known(monkeypatch):
@@ -227,7 +229,7 @@ def test_seams_vanish_where_statistics_are_known(monkeypatch):
     with torch.inference_mode():
         z = restorer.encode(image.whole())[0]
         whole = restorer.restore(image.whole(), z)
-        monkeypatch.setattr(tiles, "spread_patches", lambda *_: iter([image.whole()]))
+        monkeypatch.setattr(tiles, "sample_patches", lambda *_: image.whole())
 
         def error(overlap):
             run_in_tiles(restorer, image, z, Tiling(220, overlap, 1), lambda first, rows: _put(result, first, rows))
@@ -242,14 +244,37 @@ def _put(result, first, rows):
     result[:, :, first : first + rows.shape[2]] = rows
 
 
-def test_patches_are_spread_to_all_borders():
-    image = PaddedImage(photograph(300, 500), 4, CPU)
-    whole = image.whole()
-    patches = list(spread_patches(image, 4 * 128**2, 4))
-    assert len(patches) == 4
-    for patch, corner in zip(patches, [(0, 0), (0, 372), (172, 0), (172, 372)], strict=True):
-        assert torch.equal(patch, whole[:, :, corner[0] : corner[0] + 128, corner[1] : corner[1] + 128])
-    assert torch.equal(next(spread_patches(image, 1, 4)), whole[:, :, 86:214, 186:314])
+def test_patches_have_the_shares_of_the_image(monkeypatch):
+    """Of a page that is dark in a quarter, and detailed in half of the dark and an eighth of the bright part."""
+    colors = np.full((640, 640, 3), 220, np.uint8)
+    colors[:320, :320] = 40
+    rows, columns = np.mgrid[:640, :640]
+    detailed = (rows < 320) & (columns < 320) & (rows < 160) | (rows >= 320) & (columns >= 320) & (rows < 440)
+    colors[detailed & (columns % 2 == 0)] += 20
+    image = PaddedImage(colors, 4, CPU)
+    monkeypatch.setattr(tiles, "LEAST_PATCH_PX", 32)
+    patches = sample_patches(image, 100 * 32**2, 4).mean(1)
+    assert patches.shape == (100, 32, 32)
+    dark, busy = patches.mean((1, 2)) < -0.4, patches.std((1, 2)) > 0.01
+    assert dark.sum() == 25
+    assert abs(int((dark & busy).sum()) - 12) <= 2
+    assert abs(int((~dark & busy).sum()) - 9) <= 2
+    assert len(sample_patches(image, 1, 4)) == 1
+    monkeypatch.setattr(tiles, "MOST_PATCH_PX", 64)
+    every = sample_patches(image, 10**9, 4)
+    assert every.shape == (100, 3, 64, 64)
+    assert torch.allclose(every.mean((0, 2, 3)), image.whole().mean((0, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 50, 90])
+def test_strata_are_drawn_from_evenly(count):
+    rng = np.random.default_rng(0)
+    first, second = rng.random(90), rng.random(90)
+    chosen = draw_by_strata(first, second, count)
+    assert len(chosen) == count == len(set(chosen.tolist()))
+    if count == 50:
+        assert abs(first[chosen].mean() - first.mean()) < 0.03
+        assert abs(second[chosen].mean() - second.mean()) < 0.03
 
 
 def test_tiles_are_planned_for_the_memory():
@@ -258,7 +283,7 @@ def test_tiles_are_planned_for_the_memory():
     assert small.side == 2 * receptive_radius(restorer) == 2 * small.overlap
     assert (large.side, large.overlap) == (1024, 2 * receptive_radius(restorer))
     image = PaddedImage(np.zeros((4000, 6000, 3), np.uint8), 4, CPU)
-    assert plan_tiles(restorer, image, 1000 * GIB).sampled == 12_000_000
+    assert plan_tiles(restorer, image, 1000 * GIB).sampled == 6_000_000
 
 
 class Stack(Restorer):

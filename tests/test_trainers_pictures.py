@@ -169,8 +169,8 @@ def test_inputs_are_never_overwritten(weights, tmp_path):
     data = encode(scene(), "PNG")
     write(tmp_path / "in/a.png", data)
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    for out in ("in", "link"):
-        arguments = (weights["cyclegan"], tmp_path / "in/a.png", "--out", tmp_path / out, "--overwrite")
+    for given, out in (("in", "in"), ("in", "link"), ("link", "in")):
+        arguments = (weights["cyclegan"], tmp_path / given / "a.png", "--out", tmp_path / out, "--overwrite")
         message = deblur(*arguments, code=1).stderr
         assert "a.png is an input and would be overwritten: name another folder with --out" in message
     assert (tmp_path / "in/a.png").read_bytes() == data

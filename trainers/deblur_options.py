@@ -22,7 +22,7 @@ class DeblurOptions:
     precision: str = option("fp32", "Arithmetic: tf32 and bf16 are faster on a GPU.", choices=PRECISIONS)
     tiles: str = option(
         "auto",
-        "exact equals whole in less memory; fast is near it; auto is whole where it fits, else exact.",
+        "auto is whole where it fits, else exact, the same in less memory; fast is near it, without temporary files.",
         choices=TILES,
     )
     memory_gib: float | None = option(

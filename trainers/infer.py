@@ -30,7 +30,7 @@ from trainers.method import Restorer
 from trainers.padding import PaddedImage, RestoredImage
 from trainers.processes import device_named
 from trainers.rows import trace_encoding, trace_restoring
-from trainers.tiles import PATCH_PX, Tiling, receptive_radius, run_in_tiles
+from trainers.tiles import Tiling, receptive_radius, run_in_tiles
 from trainers.weights import Weights, load_weights
 
 GIB = 1 << 30
@@ -56,8 +56,8 @@ class Means:
     precision : str
         "fp32", "tf32" or "bf16".
     tiles : str
-        "whole"; "exact": in bands, with the same result but for rounding; "fast": in tiles, with frozen statistics;
-        "auto": whole where it fits, else exact.
+        "whole"; "exact": in bands, with the same result but for rounding; "fast": whole where it fits, else in tiles,
+        with frozen statistics; "auto": whole where it fits, else exact.
     memory_bytes : int, optional
         What feature maps may take; see `usable_bytes` for the default.
     scratch : Path, optional
@@ -187,11 +187,13 @@ def deblur_colors(
 
 def choose_mode(restorer: Restorer, image: PaddedImage, means: Means) -> str:
     """Return "whole", "exact" or "fast"; raises `TooLarge` where whole is asked for and does not fit."""
-    if means.tiles in ("exact", "fast"):
-        return means.tiles
+    if means.tiles == "exact":
+        return "exact"
     needed, memory = whole_image_bytes(restorer, image.height, image.width), means.memory
     if needed <= memory:
         return "whole"
+    if means.tiles == "fast":
+        return "fast"
     if means.tiles == "whole":
         raise TooLarge(
             f"the image needs {needed / GIB:.1f} GiB as a whole, more than the {memory / GIB:.1f} GiB allowed: "
@@ -270,7 +272,7 @@ def _restore_fast(
 
 
 def plan_tiles(restorer: Restorer, image: PaddedImage, memory_bytes: int) -> Tiling:
-    """Return tiles and patches that fit in memory: tiles of at most 1024 px, patches of at most half the image.
+    """Return tiles and patches that fit in memory: tiles of at most 1024 px, patches of a quarter of the image.
 
     Tiles overlap by twice the receptive radius, small ones by less, down to the radius.
     """
@@ -278,4 +280,4 @@ def plan_tiles(restorer: Restorer, image: PaddedImage, memory_bytes: int) -> Til
     pixels, radius = int(memory_bytes / bytes_per_pixel), receptive_radius(restorer)
     side = max(min(math.isqrt(pixels), MOST_TILE_PX), 2 * radius)
     overlap = max(radius, min(2 * radius, side // 4))
-    return Tiling(side, overlap, min(max(pixels, PATCH_PX**2), max(image.height * image.width // 2, PATCH_PX**2)))
+    return Tiling(side, overlap, min(pixels, image.height * image.width // 4))
