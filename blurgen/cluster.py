@@ -79,7 +79,7 @@ def _connected(distributed: ModuleType, address: str) -> Iterator[Any]:
         try:
             yield client
         finally:
-            client.close(timeout=1)
+            client.close(timeout=0.5)
     finally:
         log.level = before
 

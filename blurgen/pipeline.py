@@ -138,7 +138,7 @@ def _continue(run: Run, options: RunOptions, report: Callable[[Progress], None])
         report(progress)
         for job in build_all((run.job(number, left_out) for number in pending), options, len(pending)):
             progress.done += job.last_sample - job.first_sample
-            found = read_bad(job.path)
+            found = _bad_of_new(job.path)
             progress.bad += found
             left_out |= _found_out(found)
             report(progress)
@@ -164,6 +164,15 @@ def _pending(run: Run, numbers: Iterable[int], left_out: dict[str, Bad]) -> tupl
         missing = {number: left_out.keys() & run.keys(number) for number in found}
         found = {number: bad for number, bad in found.items() if missing[number] <= {entry.key for entry in bad}}
     return [number for number in numbers if number not in found], [bad for several in found.values() for bad in several]
+
+
+def _bad_of_new(path: Path) -> list[Bad]:
+    try:
+        return read_bad(path)
+    except FileNotFoundError as error:
+        raise RuntimeError(
+            f"{path.parent} does not keep what was written: shard {path.name} is gone; the same command makes it again"
+        ) from error
 
 
 def _found_out(bad: Iterable[Bad]) -> dict[str, Bad]:

@@ -23,7 +23,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         self.scheduler = _start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file))
         try:
-            assert until(self._file.exists)
+            assert until(lambda: self._file.exists() and self._file.read_text().rstrip().endswith("}"))
             self.address = json.loads(self._file.read_text())["address"]
             self.grow_to(self._count)
         except BaseException:

@@ -200,7 +200,7 @@ def test_stopped_command_says_how_to_go_on_and_leaves_nothing_running(tmp_path, 
     started = time.monotonic()
     kill(process.pid, sent)
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - started < 5, "it takes some 0.2 s on a quiet machine"
+    assert time.monotonic() - started < 8, "a fraction of a second where nothing else runs"
     assert process.returncode == exit_code
     assert f"the same command continues: blurgen {shlex.join(words)}\n" in errors
     assert "Traceback" not in errors

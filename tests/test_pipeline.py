@@ -372,6 +372,6 @@ def test_impossible_run_options_are_refused(fields, sentence):
 
 
 def test_a_shard_that_never_appears_ends_the_run(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("blurgen.run.Division.made", lambda self, number: None)
+    monkeypatch.setattr("blurgen.backends.build", lambda job, take_up: job.path)
     with pytest.raises(RuntimeError, match=r"does not keep what was written: shard 00000\.h5"):
         made(folder, tmp_path / "a.h5")
