@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 from torch import nn
+from trainer_data import SYSTEMS
 
 from trainers.blocks import InstanceNorm, LayerNorm, ResidualBlock, doubling_conv, reflected_conv
 from trainers.method import Restorer
-from trainers.models import MODELS, method_class
+from trainers.models import method_class
 
 
 def restorer_of(name, width=4):
@@ -48,7 +49,7 @@ class Enlarging(Restorer):
         return self.layers(blurred)
 
 
-SMALL = {name: lambda name=name: restorer_of(name) for name in MODELS} | {"enlarging": lambda: _shaken(Enlarging())}
+SMALL = {name: lambda name=name: restorer_of(name) for name in SYSTEMS} | {"enlarging": lambda: _shaken(Enlarging())}
 
 
 def photograph(height, width, dtype=np.uint8, channels=3):

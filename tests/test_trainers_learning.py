@@ -3,10 +3,9 @@
 import pytest
 import torch
 from lessons import LESSONS, SPOILT, distance, taught
-from trainer_data import _quick_convolutions, batch_of, noise, rescaled, tiny  # noqa: F401
+from trainer_data import SYSTEMS, _quick_convolutions, batch_of, noise, rescaled, tiny  # noqa: F401
 
 from trainers.method import Batch
-from trainers.models import MODELS
 
 IMAGES, OVERFIT_STEPS = 4, 60
 # Settings with which a system is learned within seconds, and the share of the first error that is left at the end; an
@@ -53,7 +52,7 @@ def error_left(name, steps=OVERFIT_STEPS, seed=0):
         return reconstruction_error(method, batch) / before
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_learns_a_few_images_by_heart(name):
     _, share = OVERFIT.get(name, OTHERWISE)
     assert error_left(name) < share

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainer_data import _quick_convolutions, batch_of, changed, noise, tiny, tiny_config, values  # noqa: F401
+from trainer_data import SYSTEMS, _quick_convolutions, batch_of, changed, noise, tiny, tiny_config, values  # noqa: F401
 
 from blurgen.options import as_values, build
 from trainers.method import Batch, Context, Method, Restorer
-from trainers.models import MODELS, method_class
+from trainers.models import method_class
 from trainers.weights import BEST, LAST, load_weights, save_weights
 
-systems = pytest.mark.parametrize("name", MODELS)
+systems = pytest.mark.parametrize("name", SYSTEMS)
 
 
 @pytest.fixture(scope="module")
 def tiny_methods():
     """Return a system of each name that no test may change."""
-    return {name: tiny(name) for name in MODELS}
+    return {name: tiny(name) for name in SYSTEMS}
 
 
 def image_of(height, width, count=2, seed=0):
@@ -63,12 +63,12 @@ def test_every_preset_is_a_config_and_paper_and_code_are_there(name):
         ("crop", 0, "crop must be"),
         ("crop", 130, "crop must be a multiple of 4"),
         ("crop", 12, "crop must be .* at least .* px"),
-        ("lr", float("nan"), r"lr must be above 0 and decay_rate in \(0, 1\], got nan"),
+        ("lr", float("nan"), "lr must be a number, got nan"),
         ("lr", float("inf"), "lr must be above 0"),
         ("decay_rate", 1.5, "decay_rate in"),
         ("beta1", 1.0, r"beta1 must be in \[0, 1\), got 1"),
         ("ema", -0.1, r"ema must be in \[0, 1\), got -0.1"),
-        ("weight_decay", float("nan"), "weight_decay must be at least 0 and finite, got nan"),
+        ("weight_decay", float("nan"), "weight_decay must be a number, got nan"),
         ("clip_norm", -1.0, "clip_norm must be at least 0 and finite, got -1"),
         ("constant_epochs", -1, "constant_epochs and decay_epochs must be at least 0"),
         ("schedule", "cosine", "schedule must be one of linear, exponential, constant, got 'cosine'"),
@@ -84,7 +84,7 @@ def test_values_that_nothing_trains_with_are_refused(name, field, value, sentenc
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_weights_of_losses_must_be_finite(name, value):
     for weight in tiny_config(name).weights:
-        with pytest.raises(ValueError, match=f"{weight} must be at least 0 and finite, got {value}"):
+        with pytest.raises(ValueError, match=f"{weight} must be (at least 0 and finite|a number.*), got {value}"):
             tiny_config(name, **{weight: value})
 
 

@@ -10,10 +10,12 @@ from torch import nn
 
 from blurgen.options import build
 from trainers.method import Batch, Context
-from trainers.models import method_class
+from trainers.models import MODELS, method_class
 from trainers.noise import Noise
 
 CPU = torch.device("cpu")
+# Tests of the loop add a system of their own to the table.
+SYSTEMS = tuple(name for name, target in MODELS.items() if target.startswith("trainers."))
 TINY = {"width": 4, "batch": 2, "crop": 32, "scales": 2, "blocks": 2}
 FEATURES = "features"
 
