@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from blurgen.card import check_card
 from blurgen.preview import extent_histogram, extent_px, sample_sheet, stack, write_png
 from blurgen.shards import Shards, open_shards
 
@@ -15,7 +16,8 @@ MOST_EXTENTS = 2000
 def describe(path: Path) -> dict[str, Any]:
     """Return the facts about a file of shards: what is in it, how it was made, under which licence."""
     shards = open_shards(path)
-    plan, licence = shards.attrs["plan"], shards.attrs["licence"]
+    made = check_card(shards.attrs, path)
+    plan, licence = made["plan"], made["licence"]
     sources = shards.sources
     facts: dict[str, Any] = {
         "file": str(path),
@@ -33,8 +35,8 @@ def describe(path: Path) -> dict[str, Any]:
         "seed": plan["seed"],
         "licence": licence["licence"],
         "author": licence["author"],
-        "blurgen": shards.attrs["blurgen"],
-        "left_out": [dict(zip(("key", "reason", "message"), bad, strict=True)) for bad in shards.attrs["bad"]],
+        "blurgen": made["blurgen"],
+        "left_out": [dict(zip(("key", "reason", "message"), bad, strict=True)) for bad in made["bad"]],
     }
     if "kernel" in shards.layout.arrays:
         facts["kernel_side"] = f"{shards.layout.kernel_side} px"

@@ -17,6 +17,7 @@ import joblib
 
 from blurgen import __version__
 from blurgen.backends import build_all
+from blurgen.card import check_card
 from blurgen.lock import FolderLock
 from blurgen.make_options import RunOptions
 from blurgen.plan import Plan
@@ -304,7 +305,7 @@ def _missing(division: Division, missing: list[int]) -> str:
 
 def read_bad(path: Path) -> list[Bad]:
     """Return the images that a shard, or a finished file, had to leave out."""
-    return _bad_of(parse(path).attrs)
+    return _bad_of(check_card(parse(path).attrs, path))
 
 
 def _bad_of(attrs: dict[str, Any]) -> list[Bad]:
@@ -323,7 +324,7 @@ def pack_shards(path: Path, out: Path) -> int:
     remove_drafts(out)
     paths = shard_paths(path)
     bad = {entry.key: entry for shard in paths for entry in read_bad(shard)}
-    made = open_shards(path).attrs
+    made = check_card(open_shards(path).attrs, path)
     attrs = {name: made[name] for name in ("plan", "licence", "blurgen")}
     attrs |= {"range": [0, made["plan"]["count"]], "bad": [bad[key] for key in sorted(bad)]}
     pack(paths, out, attrs)

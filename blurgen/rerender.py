@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from blurgen.card import check_card
 from blurgen.make_options import MakeOptions
 from blurgen.options import Chosen
 from blurgen.plan import make_look, open_images, options_of
@@ -69,7 +70,7 @@ def rerender(path: Path, count: int, places: Places, seed: int | None = None) ->
 def compare_samples(path: Path, count: int, places: Places, seed: int | None = None) -> list[str]:
     """Return the differences that `rerender` reports, found in this process."""
     shards = open_shards(path)
-    document = shards.attrs["plan"]
+    document = check_card(shards.attrs, path)["plan"]
     options = places.options(document)
     source, look = open_images(options), make_look(options, document["kernel_side"])
     chosen = np.random.default_rng(seed).choice(len(shards), min(count, len(shards)), replace=False)

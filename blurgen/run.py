@@ -5,6 +5,7 @@ they belong to, and the packed file of an earlier, smaller count.
 """
 
 import json
+import operator
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,9 +16,10 @@ from typing import Any
 import joblib
 
 from blurgen import __version__
+from blurgen.card import check_card, check_document
 from blurgen.make_options import RunOptions
 from blurgen.plan import Plan, plan_difference
-from blurgen.shards import MASTER, BadShard, Structure, parse, remove_drafts, write_text
+from blurgen.shards import MASTER, Structure, parse, remove_drafts, write_text
 from blurgen.worker import Bad, Job
 
 PLAN_NAME = "plan.json"
@@ -68,10 +70,10 @@ class Division:
     def made(self, number: int) -> dict[str, Any] | None:
         """Return the attributes of shard `number`; None where it is missing, damaged or not the one of this plan."""
         try:
-            attrs = parse(self.path(number)).attrs
-        except (FileNotFoundError, BadShard):
+            attrs = check_card(parse(self.path(number)).attrs, self.path(number))
+        except (FileNotFoundError, ValueError):
             return None
-        if attrs.get("range") != list(self.span(number)) or plan_difference(attrs.get("plan", {}), self.document):
+        if attrs["range"] != list(self.span(number)) or plan_difference(attrs["plan"], self.document):
             return None
         return attrs
 
@@ -186,10 +188,14 @@ def read_state(out: Path) -> Division | None:
     path = shard_folder(out) / PLAN_NAME
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return Division(out, state["plan"], state["per_shard"], state["first_sample"])
+        per_shard, first = operator.index(state["per_shard"]), operator.index(state["first_sample"])
+        document = check_document(state["plan"], path)
+        if not (per_shard >= 1 and 0 <= first <= document["count"]):
+            raise ValueError(f"shards of {per_shard} samples after the first {first}")
+        return Division(out, document, per_shard, first)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: remove {path.parent}, and run the same command again") from error
 
 
@@ -211,6 +217,10 @@ def structure_of(out: Path) -> Structure:
         raise ValueError(f"{error}; {way_out}") from error
     if "plan" not in structure.attrs:
         raise ValueError(f"{out} was not made by `blurgen make`: {way_out}")
+    try:
+        check_card(structure.attrs, out)
+    except ValueError as error:
+        raise ValueError(f"{error}; {way_out}") from error
     return structure
 
 

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -40,24 +41,38 @@ def forged_mutant(data: bytes, rng: np.random.Generator, blocks: list[tuple[int,
 
 
 def text_mutant(text: str, rng: np.random.Generator, words: tuple[str, ...]) -> bytes:
-    """Return a text after one to four changes of its bytes, its words or its lines."""
-    for _ in range(int(rng.integers(1, 5))):
-        kind = rng.integers(4)
-        lines = text.split("\n")
+    """Return a text after a change or two: of a value, of a line, of a few letters, or of its bytes."""
+    for _ in range(int(rng.choice([1, 1, 2]))):
+        kind, lines, word = rng.random(), text.split("\n"), str(rng.choice(words))
         at = int(rng.integers(len(lines)))
-        if kind == 0:
-            place = int(rng.integers(len(text) + 1))
-            text = text[:place] + str(rng.choice(words)) + text[place + int(rng.integers(0, 6)) :]
-        elif kind == 1:
-            lines[at] = lines[int(rng.integers(len(lines)))]
-            text = "\n".join(lines)
-        elif kind == 2:
+        if kind < 0.5:
             key, equals, _ = lines[at].partition("=")
-            lines[at] = key + equals + str(rng.choice(words))
-            text = "\n".join(lines)
+            lines[at] = f"{key}{equals} {word}" if equals else word
+        elif kind < 0.7:
+            lines[at] = lines[int(rng.integers(len(lines)))]
+        elif kind < 0.85:
+            place = int(rng.integers(len(lines[at]) + 1))
+            lines[at] = lines[at][:place] + word + lines[at][place + int(rng.integers(0, 6)) :]
         else:
             return mutant(text.encode(), rng)
+        text = "\n".join(lines)
     return text.encode()
+
+
+def json_mutant(value: Any, rng: np.random.Generator, words: tuple[Any, ...]) -> Any:
+    """Return a copy of what JSON can say with one part of it replaced, removed or doubled."""
+    if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
+        return words[rng.integers(len(words))]
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = keys[rng.integers(len(keys))]
+    changed = value.copy()
+    if rng.random() < 0.2:
+        del changed[key]
+    elif rng.random() < 0.1:
+        changed = {**changed, "stranger": value[key]} if isinstance(value, dict) else [*changed, value[key]]
+    else:
+        changed[key] = json_mutant(value[key], rng, words)
+    return changed
 
 
 def with_png_checksums(data: bytes) -> bytes:

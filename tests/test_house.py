@@ -18,7 +18,7 @@ LINES_A_FILE, LINES_A_FUNCTION = 400, 40
 FLOORS = [
     {"cli"},
     {"doctor", "export", "inspect_shards", "preview", "rerender", "torch"},
-    {"backends", "cluster", "pipeline", "plan", "run", "worker", "worker_process"},
+    {"backends", "cluster", "card", "pipeline", "plan", "run", "worker", "worker_process"},
     {"recipes", "shards", "sources"},
     {"sample"},
     {"canvas", "convolve", "sparse"},
