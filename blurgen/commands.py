@@ -25,6 +25,11 @@ class WrongUsage(click.ClickException):
 class Commands(click.Group):
     """A group whose commands end in one sentence when the user's input or the machine is at fault."""
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run the program."""
+        prepare_streams()
+        return super().main(*arguments, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command named on the command line."""
         try:
@@ -37,6 +42,23 @@ class Commands(click.Group):
             raise click.ClickException(f"there is not enough memory: {error}") from error
         except (ValueError, RuntimeError) as error:
             raise click.ClickException(str(error)) from error
+
+
+def prepare_streams() -> None:
+    """Make the three standard streams fit for use: open, and taking every letter.
+
+    Where one is closed, the next file that is opened would get its number, and what a library prints into it.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _sentence(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from tqdm import tqdm
@@ -41,15 +42,19 @@ class ProgressLine:
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
 
     def show(self, counts: Counts) -> None:
         """Show the state of a run; what was done before the first call does not count into the rate."""
         if self._quiet:
             return
-        if not sys.stderr.isatty():
-            self._line(counts)
-            return
+        try:
+            self._bar_of(counts) if sys.stderr.isatty() else self._line(counts)
+        except OSError:  # nobody reads any more: that is no reason to end the run
+            self._quiet = True
+
+    def _bar_of(self, counts: Counts) -> None:
         if self._bar is None:
             self._bar = tqdm(total=counts.total, initial=counts.done, unit=f" {self._unit}", file=sys.stderr)
         self._bar.set_postfix_str(counts.note, refresh=False)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -123,9 +123,9 @@ def in_order(members: Iterable[Part]) -> Iterator[ShardFile]:
     Raises
     ------
     BadShard
-        Another layout or codec, or ids that do not ascend.
+        Another layout or codec, ids that do not ascend, or an image that changed from one to the next.
     """
-    first, last = None, -1
+    first, last, images = None, -1, _Images()
     for part in members:
         file = part.open()
         ids = file.sealed_rows("meta")["id"].astype(np.int64)
@@ -133,9 +133,34 @@ def in_order(members: Iterable[Part]) -> Iterator[ShardFile]:
             raise BadShard(f"{part.path} holds other arrays than {first.structure.path}, or in another codec")
         if np.any(np.diff(ids, prepend=last) <= 0):
             raise BadShard(f"{part.path} has ids that do not ascend after {last}: a shard is doubled or out of order")
+        images.check(file)
         first = first if first and len(first) else file
         last = int(ids[-1]) if len(file) else last
         yield file
+
+
+class _Images:
+    """The images of the files so far, to notice one that was changed while a set was made."""
+
+    def __init__(self):
+        self._paths: list[Path] = []
+        # Key -> contents and number of its first file, each as a few bits: a set may have ten million images.
+        self._known: dict[int, int] = {}
+
+    def check(self, file: ShardFile) -> None:
+        """Take in the images of a file; raise BadShard where one is not what it was in the files before."""
+        number = len(self._paths)
+        self._paths.append(file.structure.path)
+        for row in file.sealed_rows("source"):
+            key = int.from_bytes(blake2b(row["key"], digest_size=8).digest())
+            contents = int.from_bytes(row["sha256"][:6].tobytes())
+            before = self._known.setdefault(key, contents << 32 | number)
+            if before >> 32 != contents:
+                earlier = self._paths[before & 0xFFFFFFFF]
+                raise BadShard(
+                    f"{file.structure.path}: the image {bytes(row['key']).decode('utf-8', 'replace')!r} is another one "
+                    f"than in {earlier}: it changed while the set was made; put it back, or remove both files"
+                )
 
 
 def _alike(file: ShardFile, other: ShardFile) -> bool:
