@@ -251,6 +251,16 @@ def test_codes_are_noisy_in_training_and_only_there():
     assert torch.equal(tiny(NAME, code_noise=0.0).translate(batch).content_blurred, quiet)
 
 
+def test_blur_codes_are_drawn_with_the_deviation_that_is_encoded():
+    method = tiny(NAME, batch=48, crop=16, scales=1)
+    method.networks["blur_encoder"].log_variance.bias.data += torch.tensor([-3.0, 3.0]).repeat(4)
+    made = method.translate(batch_of(method.config))
+    deviation = ((made.z - made.mean) ** 2).mean(0).sqrt()
+    expected = made.log_variance.exp().mean(0).sqrt()
+    torch.testing.assert_close(deviation, expected, rtol=0.35, atol=0)
+    assert made.z_random.std().item() == pytest.approx(1, abs=0.15)
+
+
 def test_all_noise_of_a_step_is_independent():
     purposes = []
     method = tiny(NAME, **NO_FEATURES)
