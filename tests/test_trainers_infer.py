@@ -117,7 +117,8 @@ def test_other_arrays_are_refused(image, words):
 
 def test_code_is_the_mean_unless_it_is_drawn():
     restorer = restorer_of("disentangled")
-    restorer.blur_encoder.log_variance.bias += 2
+    restorer.blur_encoder.log_variance.weight.zero_()
+    restorer.blur_encoder.log_variance.bias.fill_(-1)
     colors = photograph(70, 64)
     x = PaddedImage(colors, 4, CPU).whole()
     epsilon = np.linspace(-2, 2, 8)
