@@ -1,9 +1,13 @@
 """What every test shares: the switch for slow tests and the folder of real images."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell without job control starts jobs that ignore Ctrl-C, and all their children would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
