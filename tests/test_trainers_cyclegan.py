@@ -16,7 +16,7 @@ from trainer_data import (  # noqa: F401
 
 from blurgen.options import build
 from trainers.blocks import InstanceNorm
-from trainers.method import Context, learning_rate_factor
+from trainers.method import Batch, Context, learning_rate_factor
 from trainers.models.cyclegan import CycleGAN, CycleGANConfig
 from trainers.nets.patch_critic import PatchCritic
 from trainers.nets.resnet_generator import ResnetGenerator
@@ -100,7 +100,7 @@ def test_presets_are_those_of_paper_and_public_code(preset, identity):
         ({"blocks": 0}, "blocks must be at least 1, got 0"),
         ({"pool": -1}, "pool must be at least 0 and finite, got -1"),
         ({"crop": 28}, "crop must be a multiple of 4 and at least 32 px, got 28"),
-        ({"cycle": float("nan")}, "cycle must be at least 0 and finite, got nan"),
+        ({"cycle": float("nan")}, "cycle must be a number, got nan"),
     ],
 )
 def test_values_that_nothing_trains_with_are_refused(changes, sentence):
@@ -229,6 +229,20 @@ def test_critics_judge_what_the_pool_hands_out():
     assert sources[:3] == [0, 1, 2]
     assert all(source <= place for place, source in enumerate(sources))
     assert any(source < place // 2 * 2 for place, source in enumerate(sources)), "no past fake was judged"
+
+
+def test_pools_of_both_domains_exchange_independently():
+    method, purposes = tiny(NAME), []
+    batch = batch_of(method.config)
+
+    class Watched(type(batch.noise)):
+        def uniform(self, purpose, *shape):
+            purposes.append(purpose)
+            return super().uniform(purpose, *shape)
+
+    watched = Watched(batch.noise.seed, batch.noise.step, batch.noise.samples, batch.noise.device)
+    method.step(Batch(batch.sharp, batch.blurred, watched))
+    assert len(purposes) == len(set(purposes)) == 2
 
 
 def test_pools_are_part_of_the_state():

@@ -121,6 +121,24 @@ def test_features_of_the_real_image_are_taken_once_and_without_a_graph():
     assert sum(output.requires_grad for _, output in seen) == 2
 
 
+def test_each_critic_judges_its_own_kind_of_images():
+    method, seen = tiny(NAME), {name: [] for name in CRITICS}
+    batch = batch_of(method.config, step=1)
+    made = method.translate(batch)
+    for name, images in seen.items():
+        method.networks[name].register_forward_hook(lambda _, inputs, __, images=images: images.append(inputs[0]))
+    method.step(batch)
+    pairs = {
+        "critic_sharp": (batch.sharp, made.sharp_of_blurred),
+        "critic_blurred": (batch.blurred, made.blurred_of_sharp),
+        "critic_sharp_random": (batch.sharp, made.sharp_random),
+        "critic_blurred_random": (batch.blurred, made.blurred_random),
+    }
+    for name, (real, fake) in pairs.items():
+        assert all(map(torch.equal, seen[name], (real, fake, fake))), name
+        assert [image.requires_grad for image in seen[name]] == [False, False, True], name
+
+
 def test_images_of_a_step_for_the_critics_alone_carry_no_graph():
     method, graphs = tiny(NAME), []
     for name in GENERATORS:
@@ -218,8 +236,8 @@ def test_text_needs_no_features_and_every_weight_can_still_be_given(preset):
         ({"latent": 0}, "latent must be at least 1, got 0"),
         ({"scales": 0}, "scales must be at least 1, got 0"),
         ({"generator_every": 0}, "generator_every must be at least 1, got 0"),
-        ({"code_noise": float("nan")}, "code_noise must be at least 0 and finite, got nan"),
-        ({"perceptual": float("nan")}, "perceptual must be at least 0 and finite, got nan"),
+        ({"code_noise": float("nan")}, "code_noise must be a number, got nan"),
+        ({"perceptual": float("nan")}, "perceptual must be a number or none, got nan"),
         ({"identity": -1.0}, "identity must be at least 0 and finite, got -1"),
     ],
 )

@@ -1,5 +1,6 @@
 """What holds for every system: its restorer, its weights on disk, its presets, its steps, its state."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -84,8 +85,8 @@ def test_values_that_nothing_trains_with_are_refused(name, field, value, sentenc
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_weights_of_losses_must_be_finite(name, value):
     for weight in tiny_config(name).weights:
-        with pytest.raises(ValueError, match=f"{weight} must be (at least 0 and finite|a number.*), got {value}"):
-            tiny_config(name, **{weight: value})
+        with pytest.raises(ValueError, match=f"{weight} must be at least 0 and finite, got {value}"):
+            dataclasses.replace(tiny_config(name), **{weight: value})
 
 
 @systems
