@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from shard_data import content
@@ -35,6 +36,12 @@ def _outcome(call) -> str:
     except _SAID as error:
         return str(error) or f"nothing is said of {error!r}"
     return "done"
+
+
+def read(data: bytes) -> Any:
+    """Return what the function of this module gives whose name is the first line of the data."""
+    name, _, rest = data.partition(b"\n")
+    return globals()[name.decode()](rest)
 
 
 def read_recipe(data: bytes) -> list[str]:
