@@ -30,7 +30,7 @@ from blurgen.worker import build
 
 ROOT = Path(__file__).parents[1]
 SERIAL = RunOptions(workers=1, backend="threading")
-SMALL = ("--crop", "32", "--set", "kernel.length_px=8", "--set", "kernel.side_px=3", "--workers", "1")
+SMALL = ("--crop", "32", "--set", "kernel.length_px=8", "--set", "kernel.side_px=3", "--backend", "threading")
 SLOW = pytest.mark.slow
 ADDING = "from blurgen.jit import njit\n\n@njit\ndef add(a, b):\n    return a + b\n"
 # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER: with these, root may write where nobody may.
@@ -91,7 +91,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("suffix", [".nbc", pytest.param(".nbi", marks=SLOW)])
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damaged_cache_heals_itself(tmp_path, kind, suffix):
     path = tmp_path / "adding.py"
@@ -126,7 +126,7 @@ NOBODY = "import pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unkn
     ("home", "kept"),
     [
         ("nobody's", "NullCache"),
-        ("read-only", "NullCache"),
+        pytest.param("read-only", "NullCache", marks=SLOW),
         pytest.param("writable", "_HealingCache", marks=SLOW),
         pytest.param("not there", "NullCache", marks=SLOW),
     ],
@@ -233,7 +233,7 @@ def in_shell(line, cwd):
         pytest.param("$BLURGEN verify \u6f22.h5 <&- 2>&-", (0,), "", marks=SLOW),
         pytest.param("$BLURGEN verify \u6f22.h5 <&- >&- 2>&-", (0,), "", marks=SLOW),
         ("$BLURGEN verify no.h5 2>&-", (1,), ""),
-        ("$BLURGEN sources > /dev/full", (1,), "Error: No space left on device\n"),
+        pytest.param("$BLURGEN sources > /dev/full", (1,), "Error: No space left on device\n", marks=SLOW),
     ],
 )
 def test_closed_and_full_streams_end_quietly(made, line, code, said):
@@ -253,11 +253,7 @@ def test_run_goes_on_when_nobody_listens(made, tmp_path, closed):
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ("-h",),
-        ("make", "--src", "nothing"),
-        *(pytest.param(w, marks=SLOW) for w in (("sources",), ("verify", "\u6f22.h5"))),
-    ],
+    [("-h",), *(pytest.param(w, marks=SLOW) for w in (("make", "--src", "x"), ("sources",), ("verify", "\u6f22.h5")))],
 )
 def test_no_color_means_none_on_a_terminal(made, words):
     terminal, screen = pty.openpty()
