@@ -5,19 +5,18 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainer_data import tiny
+from trainer_data import SYSTEMS, tiny
 
 from blurgen.options import as_values
-from trainers.models import MODELS
 from trainers.weights import BEST, LAST, load_weights, save_weights
 
-systems = pytest.mark.parametrize("name", MODELS)
+systems = pytest.mark.parametrize("name", SYSTEMS)
 
 
 @pytest.fixture(scope="module")
 def tiny_methods():
     """Return a system of each name that no test may change."""
-    return {name: tiny(name) for name in MODELS}
+    return {name: tiny(name) for name in SYSTEMS}
 
 
 @systems
