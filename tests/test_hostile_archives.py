@@ -142,13 +142,15 @@ def _pax_chain(path, links=3000):
     return path
 
 
-def _sized(path, size):
-    """Write a tar file whose first member has a size in the binary form, which may be negative."""
+def _sized(path, size, at=0):
+    """Write a tar file that has a size in the binary form, which may be negative, in its header at a place."""
     tarred(path, ("a.png", PNG, {}), ("b.png", PNG, {}), format=tarfile.GNU_FORMAT)
     data = bytearray(path.read_bytes())
-    data[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data[:512])
+    header = data[at : at + 512]
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[at : at + 512] = header
     path.write_bytes(data)
     return path
 
@@ -156,6 +158,7 @@ def _sized(path, size):
 DAMAGED = {
     "a negative size": lambda path: _sized(path, -1024),
     "a size that leads to itself": lambda path: _sized(path, -512),
+    "a size that leads back for ever": lambda path: _sized(path, -512, at=1024),
     "an endless size": lambda path: _sized(path, 1 << 62),
     "a chain of headers": _pax_chain,
     "a negative size in words": lambda path: tarred(path, ("a.png", PNG, {"pax_headers": {"size": "-512"}})),

@@ -7,6 +7,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+from confined import Confined
 from h5py import h5d, h5p, h5s, h5t, h5z
 from hdf5_sums import resealed, sealed_blocks
 from shard_data import LAYOUT, content
@@ -249,9 +250,12 @@ def test_tree_that_crashes_hdf5_is_refused_by_name(tmp_path, offset, value):
     data = bytes(content(3, Layout(4), attrs=attrs).bytes())
     forged = bytearray(data)
     struct.pack_into("<H", forged, data.index(b"BTHD") + offset, value)
-    (tmp_path / "a.h5").write_bytes(resealed(forged, sealed_blocks(data)))
+    path = tmp_path / "a.h5"
+    path.write_bytes(resealed(forged, sealed_blocks(data)))
+    with Confined("fuzz_shards:read_shards") as read:
+        assert read(path.read_bytes()) == "refused"
     with pytest.raises(BadShard, match="is not a sound shard"):
-        open_shards(tmp_path / "a.h5")
+        open_shards(path)
 
 
 # What is done to the list of the chunks of /blurred: (place and size of each) -> the same, forged.
