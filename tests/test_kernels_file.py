@@ -1,6 +1,7 @@
 """Recorded motions: positions, angles, rates, and the gyroscope logs of a published study."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,17 @@ def test_columns_4_to_6_of_the_logs_are_the_rates(data_root):
 
     assert explained(table[:, :3], table[:, 3:6]) > 0.5
     assert explained(table[:, 3:6], table[:, :3]) < 0.3
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "without end", "NUL"])
+def test_what_is_no_file_of_numbers_is_refused_unread(tmp_path, kind):
+    path = tmp_path / "motion.csv"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "without end":
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(ValueError, match="file must be"):
+        MotionFile(file="a\0b" if kind == "NUL" else str(path)).reach_px()

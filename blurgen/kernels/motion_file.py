@@ -2,6 +2,7 @@
 
 import math
 import re
+import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from blurgen.kernels.model import KernelModel, Trajectory
 
 KINDS = ("auto", "positions", "angles", "rates")
 _SHUTTER_LAG_S = 0.08
+_MOST_BYTES = 1 << 26
 
 
 class Motion(NamedTuple):
@@ -126,10 +128,12 @@ class MotionFile(KernelModel):
     def _motion(self) -> Motion:
         path = self._path()
         try:
-            changed = path.stat().st_mtime_ns
-        except OSError as error:
-            raise ValueError(f"file must be readable, got {path}: {error.strerror}") from error
-        return _read_motion(path, changed, self.kind, self.focal_px)
+            status = path.stat()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"file must be readable, got {path}: {error}") from error
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise ValueError(f"file must be a file of at most {_MOST_BYTES >> 20} MiB, got {path}")
+        return _read_motion(path, status.st_mtime_ns, self.kind, self.focal_px)
 
     def _path(self) -> Path:
         path = Path(self.file)
