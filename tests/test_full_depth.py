@@ -119,14 +119,14 @@ def test_light_becomes_16_bit_srgb():
 
 
 def test_profile_of_8_bits_is_converted_and_of_16_bits_kept():
-    red = np.zeros((16, 16, 3), np.uint8)
+    red, profile = np.zeros((16, 16, 3), np.uint8), swapped_profile()
     red[..., 0] = 200
-    shallow = decode_full_depth(encode(red, "PNG", icc_profile=swapped_profile()))
+    shallow = decode_full_depth(encode(red, "PNG", icc_profile=profile))
     assert np.abs(shallow.colors.astype(int) - [0, 200, 0]).max() <= 3
     assert shallow.profile is None
     deep = cv2.imencode(".png", red.astype(np.uint16)[..., ::-1] * 257)[1].tobytes()
-    content = b"swap\0\0" + zlib.compress(swapped_profile())
+    content = b"swap\0\0" + zlib.compress(profile)
     chunk = struct.pack(">I", len(content)) + b"iCCP" + content + struct.pack(">I", zlib.crc32(b"iCCP" + content))
     pixels = decode_full_depth(deep[:33] + chunk + deep[33:])
-    assert pixels.profile == swapped_profile()
+    assert pixels.profile == profile
     assert np.array_equal(pixels.colors, red.astype(np.uint16) * 257)

@@ -19,6 +19,7 @@ from restorers import photograph
 from test_decode import REASONS, awkward_files
 
 from blurgen.sources.full_depth import Pixels, decode_full_depth
+from trainers import photographs
 from trainers.cli import main
 from trainers.infer import deblur_image
 from trainers.models import method_class
@@ -197,6 +198,24 @@ def test_codes_are_drawn_by_seed_and_image(weights, tmp_path):
     assert run("mean") == run("again")
     message = deblur(weights["cyclegan"], tmp_path / "in", "--out", tmp_path / "no", "--z-samples", 1, code=1).stderr
     assert "--z-samples draws codes of the blur, and cyclegan has none" in message
+
+
+def test_codes_differ_between_images(weights, tmp_path, monkeypatch):
+    for number in range(3):
+        write(tmp_path / f"in/{number}.png", encode(scene()[number:], "PNG"))
+    seen = []
+    monkeypatch.setattr(photographs, "deblur_colors", lambda _, colors, means, code, show: seen.append(code) or colors)
+    deblur(weights["disentangled"], tmp_path / "in", "--out", tmp_path / "out", "--z-samples", 2)
+    codes = np.concatenate(seen)
+    assert codes.shape == (6, 8)
+    assert len(np.unique(codes)) == 48
+
+
+def test_profile_of_deep_colors_goes_along(weights, tmp_path):
+    colors, profile = photograph(20, 30, np.uint16), swapped_profile()
+    write(tmp_path / "a.png", encode_png(Pixels(colors, None, profile)))
+    deblur(weights["cyclegan"], tmp_path / "a.png", "--out", tmp_path / "out")
+    assert stored(tmp_path / "out/a.png")[1]["icc_profile"] == profile
 
 
 @pytest.mark.parametrize(
