@@ -7,7 +7,8 @@ from pathlib import Path
 from blurgen.sources import BadImage
 from blurgen.sources.archive import ArchiveSource
 
-_FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+_KEPT = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+_FOLDER = Path(_KEPT.name)
 
 
 def read_archive(data: bytes) -> list[str] | str:

@@ -14,7 +14,8 @@ from blurgen.sources.full_depth import decode_full_depth
 
 warnings.simplefilter("ignore")
 _M_PERTURB = -6
-_FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+_KEPT = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+_FOLDER = Path(_KEPT.name)
 
 
 def _read(data, fill):

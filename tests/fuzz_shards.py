@@ -9,7 +9,8 @@ from pathlib import Path
 from blurgen.shards import BadShard, open_shards, scanning
 from blurgen.shards.confining import set_limits
 
-_FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+_KEPT = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+_FOLDER = Path(_KEPT.name)
 
 
 def _forked(function, *arguments):

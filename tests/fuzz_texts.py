@@ -21,7 +21,8 @@ from blurgen.rerender import Places, compare_samples
 from blurgen.run import PLAN_NAME, open_run, shard_folder
 from blurgen.shards import Layout, open_shards, write_shard
 
-_FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+_KEPT = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+_FOLDER = Path(_KEPT.name)
 _SERIAL = RunOptions(workers=1, backend="threading")
 # What a command turns into one sentence.
 _SAID = (ValueError, OSError, RuntimeError, MemoryError)
