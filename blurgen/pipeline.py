@@ -4,6 +4,7 @@ The unit of work is a shard. It is built in memory and appears on the disk whole
 continues a run that was stopped at any moment, and no two runs of one plan differ.
 """
 
+import os
 import shutil
 import statistics
 import time
@@ -51,6 +52,8 @@ from blurgen.sources import BadImage
 from blurgen.worker import DIED, RAISED, TOO_SLOW, Bad, streams
 
 MOST_NAMED = 10
+# What a file system takes, less what a draft beside it adds to a name.
+MOST_NAME_BYTES = 255 - len(".." + 8 * "f" + ".tmp")
 
 
 @dataclass
@@ -92,6 +95,8 @@ def make(
     """
     if out.is_dir():
         raise ValueError(f"--out must name a file, got the folder {out}")
+    if (size := len(os.fsencode(out.name))) > MOST_NAME_BYTES:
+        raise ValueError(f"--out must have a name of at most {MOST_NAME_BYTES} bytes, got {size}")
     folder = shard_folder(out)
     if not (folder.exists() or options.overwrite) and packed_samples(plan, out) >= plan.count:
         return Progress(plan.count, plan.count, read_bad(out))
@@ -281,12 +286,27 @@ def _finish_slices(division: Division, packed: bool) -> Progress:
     missing = [number for number, attrs in enumerate(found) if attrs is None]
     if missing:
         raise ValueError(_missing(division, missing))
+    _require_agreement(division, found)
     attrs = {"plan": division.document, "licence": found[0]["licence"], "blurgen": __version__}
     count = division.document["count"]
     progress = Progress(count, count, finish(division, attrs, not packed))
     for lock in division.folder.glob(".slice-*.lock"):
         lock.unlink()
     return progress
+
+
+def _require_agreement(division: Division, found: list[dict[str, Any]]) -> None:
+    """Raise ValueError where an image that was left out of one slice made samples in another."""
+    named = [{entry.key for entry in _bad_of(attrs)} for attrs in found]
+    left_out = set().union(*({entry.key for entry in _found_out(_bad_of(attrs)).values()} for attrs in found))
+    for number in range(len(found)) if left_out else ():
+        keys = {key.decode() for key in open_shards(division.path(number)).sources["key"].tolist()}
+        for key in sorted(left_out & keys):
+            other = next(i for i, several in enumerate(named) if key in several)
+            raise ValueError(
+                f"{key} was left out of {division.path(other).name}, but not of {division.path(number).name}: "
+                "the same `blurgen make` without --shard makes these shards again, alike"
+            )
 
 
 def _missing(division: Division, missing: list[int]) -> str:

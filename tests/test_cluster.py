@@ -112,6 +112,17 @@ def test_index_names_the_shards_and_slices_that_are_missing(folder, tmp_path):
     assert len(open_shards(out)) == 130
 
 
+def test_image_left_out_of_one_slice_alone_is_left_out_of_all_by_one_more_run(folder, tmp_path):
+    plan, out = planned(folder, count=130), tmp_path / "a.h5"
+    trapped = replace(plan, source=Trapped(plan.source, {"photo03.jpg": "raise"}))
+    make_slices(trapped, out, "1/2")
+    make_slices(plan, out, "2/2")
+    with pytest.raises(ValueError, match=r"photo03.jpg was left out of 000\d\d.h5, but not of .* without --shard"):
+        index(out)
+    assert [bad.key for bad in make(plan, out, ALONE).bad] == ["photo03.jpg"]
+    assert out.read_bytes() == finished(trapped, tmp_path / "b.h5")
+
+
 def test_slice_is_held_by_one_process_and_the_folder_by_none_beside_it(folder, tmp_path):
     plan, out = planned(folder, count=130), tmp_path / "a.h5"
     make_slices(plan, out, "1/2")

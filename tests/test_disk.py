@@ -171,3 +171,12 @@ def test_folder_that_vanishes_is_one_sentence_and_no_obstacle(folder, whole, tmp
     with pytest.raises(OSError, match=r"cannot write .*a.h5.d/00.*MiB\): No such file or directory; choose a folder"):
         make(plan, out, RunOptions(workers=1, backend="threading"), report)
     assert finished(plan, out) == whole
+
+
+def test_name_that_no_draft_fits_beside_is_refused_before_the_work(folder, tmp_path):
+    plan, longest = planned(folder, count=20), tmp_path / ("a" * 238 + ".h5")
+    with pytest.raises(ValueError, match="--out must have a name of at most 241 bytes, got 242"):
+        make(plan, tmp_path / ("a" * 239 + ".h5"), RunOptions(workers=1, backend="threading"))
+    assert list(tmp_path.iterdir()) == []
+    finished(plan, longest)
+    assert list(tmp_path.iterdir()) == [longest]

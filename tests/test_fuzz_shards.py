@@ -7,7 +7,7 @@ from hdf5_sums import lookup3, resealed, sealed_blocks
 from mutants import forged_mutant, mutant
 from shard_data import LAYOUT, content
 
-from blurgen.shards import Layout, verify_each
+from blurgen.shards import Layout, verify_each, write_master
 
 # Few samples, so that most changes meet structure; attributes as few as possible, as many as `make` writes, and so
 # long that HDF5 keeps them in a heap.
@@ -62,6 +62,26 @@ def test_mutant_never_passes_as_something_else(tmp_path):
 def test_one_of_many_mutants_never_passes_as_something_else(tmp_path, name):
     refused = sum(verdicts(tmp_path, [name], 1000, 3))
     assert 500 < refused < 990
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_mutant_of_a_master_never_passes_as_something_else(tmp_path, count):
+    write_master(content(6, Layout(4, 3), sources=2, attrs={}).divided(tmp_path / "m.d", 2), tmp_path / "m.h5")
+    mutants = [tmp_path / "0.h5", tmp_path / "1.h5"]
+
+    def written():
+        for number, data in enumerate(damaged((tmp_path / "m.h5").read_bytes(), count, 4)):
+            mutants[number % 2].write_bytes(data)
+            yield mutants[number % 2]
+
+    with Confined("fuzz_shards:read_path") as read:
+        truth, refused = read(bytes(tmp_path / "m.h5")), 0
+        for number, problems in enumerate(verify_each(written(), timeout_s=20)):
+            assert not any("took longer" in line or "needed more than" in line for line in problems), problems
+            contents = read(bytes(mutants[number % 2]))
+            assert problems or contents == truth, f"mutant {number} passes"
+            refused += bool(problems)
+    assert count / 2 < refused < count
 
 
 def test_forged_checksums_are_those_of_hdf5():
