@@ -34,7 +34,7 @@ from blurgen.sources.leaves import LeavesSource
 COUNTS = (1_000, 10_000, 100_000)
 ORIGINALS, SIDE = 200, 96
 GOAL = 10_000_000
-# Shards of one size at every count.
+# Shards of one size at every count: small ones, which cost more, so that a thousand samples make several.
 OPTIONS = ("--crop", "64", "--set", "kernel.length_px=12", "--shard-mib", "4", "--quiet")
 
 
@@ -61,11 +61,12 @@ def main() -> None:
         print("\none plain file:")
         growth(sources, folder, arguments.runs, keep="one.h5")
         print("\nshards kept apart, as on a cluster:")
-        seconds = growth(sources, folder, arguments.runs, "--sharded", keep="many.h5")
+        seconds, kib = growth(sources, folder, arguments.runs, "--sharded", keep="many.h5")
         print()
         for name in ("one.h5", "many.h5"):
             opening(folder / name)
         estimate(seconds, sources, folder, arguments.machines, arguments.workers)
+        print(f"{'memory':>9}: {GOAL * kib / 2**20:7.1f} GiB = {GOAL:,} x {kib:.2f} KiB, for the list on each machine")
 
 
 def draw_originals(folder: Path) -> list[Path]:
@@ -87,8 +88,8 @@ def link_images(originals: list[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-def growth(sources: list[Path], folder: Path, runs: int, *options: str, keep: str) -> float:
-    """Print time and memory at each count and their slopes, keep the largest result; return seconds a sample."""
+def growth(sources: list[Path], folder: Path, runs: int, *options: str, keep: str) -> tuple[float, float]:
+    """Print time and memory at each count and their slopes, keep the largest result; return s and KiB a sample."""
     costs = []
     for count, source in zip(COUNTS, sources, strict=True):
         several = []
@@ -105,7 +106,7 @@ def growth(sources: list[Path], folder: Path, runs: int, *options: str, keep: st
     print(f"time a sample: {1e3 * times[0]:.3f} ms, then {1e3 * times[1]:.3f} ms, ratio {times[1] / times[0]:.2f}")
     print(f"memory a sample, command: {1024 * grown[0]:.2f} KiB, then {1024 * grown[1]:.2f} KiB; ", end="")
     print(f"worker: {1024 * worker[0]:.2f} KiB, then {1024 * worker[1]:.2f} KiB")
-    return times[1]
+    return times[1], 1024 * grown[1]
 
 
 def slopes(costs: list[Cost], field: str) -> list[float]:
