@@ -1,8 +1,9 @@
 """The unit of work: one shard, built in memory from its images and written as a whole."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from blurgen.shards import META, SOURCE, Layout, source_row, write_shard
 from blurgen.sources import BadImage, Picture, Source
 
 TRIES = 2
+_WARM_UP_PX = 64
 # Why an image is left out that a source did not call bad: found out by trying, and so kept in mind for other shards.
 RAISED, DIED, TOO_SLOW = "raised-an-error", "ended-its-worker", "took-too-long"
 
@@ -172,9 +174,16 @@ def warm_up(job: Job) -> None:
     with suppress(Exception):  # what is wrong with the job is told when it is done
         if job.source.name in BUILT_IN:
             job.source.read(job.crops[0].entry.key)
-        side = 2 * max(job.look.rule.crop, job.look.rule.resize_short or 0)
-        plain = np.zeros((side, side, 3), np.uint8)
-        render(plain, plain, job.look, streams(job.seed, "", 0))
+        look = _in_small(job.look)
+        plain = np.zeros((2 * look.rule.crop, 2 * look.rule.crop, 3), np.uint8)
+        render(plain, plain, look, streams(job.seed, "", 0))
+
+
+def _in_small(look: Look) -> Look:
+    """Return a look with crops as small as its low-resolution variants allow; it needs the same compiled code."""
+    step, rule = math.lcm(*look.lowres), look.rule
+    crop = min(rule.crop, -(-_WARM_UP_PX // step) * step)
+    return replace(look, rule=replace(rule, crop=crop, resize_short=crop if rule.resize_short else None))
 
 
 def streams(seed: int, key: str, index: int) -> Callable[[str], np.random.Generator]:

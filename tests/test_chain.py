@@ -156,7 +156,9 @@ class TestSameBytes:
         other = {backend: made(source, tmp_path / f"{backend}.h5", 2, backend, **fields) for backend in backends}
         assert [backend for backend, out in other.items() if out.read_bytes() != alone] == []
 
-    @pytest.mark.parametrize("name", MODELS)
+    @pytest.mark.parametrize(
+        "name", [name if name in ("walk", "spline") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+    )
     def test_with_kernels(self, folder, tmp_path, name):
         backends = ("processes", "threading")
         self.check(Chosen(str(folder)), tmp_path, backends, kernel=Chosen(name, MODELS[name]), per_image=4)

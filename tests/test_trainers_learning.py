@@ -52,7 +52,9 @@ def error_left(name, steps=OVERFIT_STEPS, seed=0):
         return reconstruction_error(method, batch) / before
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(
+    "name", [name if name == "disentangled" else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
+)
 def test_every_system_learns_a_few_images_by_heart(name):
     _, share = OVERFIT.get(name, OTHERWISE)
     assert error_left(name) < share
