@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-# Tests run side by side, one to a core, and so do their networks and their children.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests run side by side, one to a core; networks as small as theirs gain nothing from more threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell without job control starts jobs that ignore Ctrl-C, and all their children would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
