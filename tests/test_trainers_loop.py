@@ -301,17 +301,20 @@ def test_first_weights_depend_on_the_seed_alone(shards):
 
 def test_features_are_opened_only_where_they_are_needed(shards, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        loop, "open_features", lambda weights, last: asked.append(weights) or (torch.nn.Identity(), "words")
-    )
+
+    def opened(weights, last, normalised):
+        asked.append((weights, normalised))
+        return torch.nn.Identity(), "words"
+
+    monkeypatch.setattr(loop, "open_features", opened)
     small = {"data": shards, "width": 2, "scales": 1, "crop": 16}
     method, words = loop.build_method(job("disentangled", **small, vgg_weights="random"), CPU)
-    assert (asked, words) == (["random"], "words")
+    assert (asked, words) == ([("random", False)], "words")
     assert isinstance(method.context.features, torch.nn.Identity)
-    loop.build_method(job("disentangled", **small, vgg_weights="a/b.pth"), CPU)
-    assert asked.pop() == Path("a/b.pth")
+    loop.build_method(job("disentangled", **small, vgg_weights="a/b.pth", feature_input="imagenet"), CPU)
+    assert asked.pop() == (Path("a/b.pth"), True)
     assert loop.build_method(job("disentangled", **small, domain="text"), CPU)[1] == "none"
-    assert asked == ["random"]
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,8 @@ def build_method(job: Job, device: torch.device) -> tuple[Method, str]:
     """Return the system with its first weights, and a sentence on the perceptual features it has."""
     features, words = None, "none"
     if job.system.needs_features(job.config):
-        features, words = open_features(job.options.features, job.system.last_feature(job.config))
+        last, normalised = job.system.last_feature(job.config), job.config.features_normalised
+        features, words = open_features(job.options.features, last, normalised)
         features = features.to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.options.seed)

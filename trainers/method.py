@@ -62,6 +62,27 @@ class MethodConfig:
         """Length of the whole schedule."""
         return self.constant_epochs + self.decay_epochs
 
+    @property
+    def features_normalised(self) -> bool:
+        """Whether VGG-19, where a loss needs it, is given images normalised as those it was trained on."""
+        return False
+
+
+@dataclass(frozen=True)
+class PerceptualConfig(MethodConfig):
+    """The options of a system with losses on features of VGG-19."""
+
+    feature_input: str = option(
+        "raw",
+        "What VGG-19 is given: images in [-1, 1] as they are, as the public codes do, or normalised as it was trained.",
+        choices=("raw", "imagenet"),
+    )
+
+    @property
+    def features_normalised(self) -> bool:
+        """Whether VGG-19 is given images normalised as those it was trained on."""
+        return self.feature_input == "imagenet"
+
 
 def require_weights(config: Any, names: Iterable[str]) -> None:
     """Raise a ValueError unless the fields `names` of `config` are finite and not negative."""

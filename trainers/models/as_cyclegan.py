@@ -15,7 +15,7 @@ from trainers.losses import (
     wasserstein_critic,
     wasserstein_generator,
 )
-from trainers.method import Batch, Restorer, require_weights
+from trainers.method import Batch, PerceptualConfig, Restorer, require_weights
 from trainers.models.cyclegan import CycleGAN, CycleGANConfig
 from trainers.nets.patch_critic import PatchCritic
 from trainers.nets.preactivation import ColorsAndSlope, begin_as_identity, condition_net
@@ -26,7 +26,7 @@ WASSERSTEIN_CRITIC_UPDATES = 5
 
 
 @dataclass(frozen=True)
-class ASCycleGANConfig(CycleGANConfig):
+class ASCycleGANConfig(CycleGANConfig, PerceptualConfig):
     """Options of `ASCycleGAN`: those of CycleGAN, and what it changes."""
 
     block: str = option(

@@ -17,7 +17,7 @@ from trainers.losses import (
     wasserstein_critic,
     wasserstein_generator,
 )
-from trainers.method import Batch, Method, MethodConfig, Restorer, frozen, require_weights
+from trainers.method import Batch, Method, PerceptualConfig, Restorer, frozen, require_weights
 from trainers.nets.patch_critic import PatchCritic
 from trainers.nets.resnet_generator import ResnetGenerator
 from trainers.noise import Noise
@@ -27,7 +27,7 @@ WEIGHTS = ("content", "adversarial")
 
 
 @dataclass(frozen=True)
-class DeblurGANConfig(MethodConfig):
+class DeblurGANConfig(PerceptualConfig):
     """Options of `DeblurGAN`."""
 
     batch: int = option(1, "Pairs in a step, over all processes together; paper 1.")

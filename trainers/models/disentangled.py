@@ -21,7 +21,7 @@ from trainers.losses import (
     l1,
     over_scales,
 )
-from trainers.method import Batch, Method, MethodConfig, Restorer, frozen, require_weights
+from trainers.method import Batch, Method, PerceptualConfig, Restorer, frozen, require_weights
 from trainers.nets.blur_encoder import BlurEncoder
 from trainers.nets.content_encoder import ContentEncoder, content_stem
 from trainers.nets.content_generator import ContentGenerator, GeneratorBranch
@@ -43,7 +43,7 @@ WEIGHTS = (
 
 
 @dataclass(frozen=True)
-class DisentangledConfig(MethodConfig):
+class DisentangledConfig(PerceptualConfig):
     """Options of `Disentangled`: weights of losses, and the points where paper and public code differ."""
 
     batch: int = option(8, "Images of each domain in a step, over all processes together; paper 16, code halves of 2.")
