@@ -74,7 +74,7 @@ def make_command(
     if run_options.slice:
         summary |= {"slice": f"{run_options.slice.number}/{run_options.slice.count}", "samples": progress.done}
     else:
-        summary |= {"samples": pipeline.count_samples(options.out), "bytes": options.out.stat().st_size}
+        summary |= _contents(options.out)
     summary["seconds"] = round(time.monotonic() - started, 2)
     summary["left_out"] = [bad._asdict() for bad in progress.bad]
     echo(summary, as_json)
@@ -83,6 +83,15 @@ def make_command(
     if max_bad is not None and len(progress.bad) > max_bad:
         click.echo(f"{len(progress.bad)} images were left out, more than --max-bad {max_bad} allows", err=True)
         sys.exit(EXIT_BAD_INPUTS)
+
+
+def _contents(path: Path) -> dict[str, Any]:
+    """Return what a finished file holds: samples, arrays, and bytes, those of its shards among them."""
+    from blurgen.shards import open_shards, shard_paths
+
+    shards = open_shards(path)
+    size = sum(one.stat().st_size for one in {path, *shard_paths(path)})
+    return {"samples": len(shards), "holds": ", ".join(shards.layout.arrays), "bytes": size}
 
 
 @main.command("index")
@@ -95,9 +104,8 @@ def index_command(path: Path, pack: bool, as_json: bool) -> None:
         from blurgen import pipeline
 
         progress = pipeline.index(path, pack)
-    samples, size = pipeline.count_samples(path), path.stat().st_size
     bad = [bad._asdict() for bad in progress.bad]
-    echo({"out": str(path), "samples": samples, "bytes": size, "left_out": bad}, as_json)
+    echo({"out": str(path), **_contents(path), "left_out": bad}, as_json)
 
 
 @main.command("kernels")
@@ -121,7 +129,11 @@ def kernels_command(model: str, assignments: tuple[str, ...], count: int, seed: 
         if not equals:
             raise WrongUsage(f"--set takes FIELD=VALUE, got {assignment!r}")
         fields[name.removeprefix("kernel.")] = parse_value(text)
-    shape = write_kernels(out, kernel_model(model, **fields), count, seed)
+    try:
+        chosen = kernel_model(model, **fields)
+    except ValueError as error:
+        raise WrongUsage(str(error)) from error
+    shape = write_kernels(out, chosen, count, seed)
     click.echo(f"{out}: {shape[0]} kernels of {shape[1]}x{shape[2]} px")
 
 

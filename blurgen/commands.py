@@ -1,5 +1,6 @@
 """What the commands of every program here share: errors as one sentence, exit codes, Ctrl-C, facts on stdout."""
 
+import errno
 import json
 import os
 import shlex
@@ -63,8 +64,18 @@ def prepare_streams() -> None:
 
 def _sentence(error: OSError) -> str:
     if error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+        path = os.fsdecode(error.filename)
+        return f"{path}: {error.strerror}{_way_to(path) if error.errno == errno.ENOENT else ''}"
     return error.strerror or str(error)
+
+
+def _way_to(path: str) -> str:
+    """Return how shards are made that are missing: those of a run that is not finished, or one of a finished set."""
+    if os.path.isdir(path + ".d"):
+        return f"; {path}.d holds its shards: the same `blurgen make` goes on, or `blurgen index` finishes slices"
+    if os.path.dirname(path).endswith(".h5.d"):
+        return "; the `blurgen make` that made the others makes it again"
+    return ""
 
 
 class Stoppable:

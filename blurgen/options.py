@@ -138,7 +138,8 @@ def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> 
         if not fields:
             raise ValueError(f"there is no option {prefix + name!r}: the {prefix.rstrip('.')} chosen has no settings")
         if name not in fields:
-            raise ValueError(f"there is no option {prefix + name!r}: {nearest(name, fields)}")
+            names = [prefix + known for known in fields]
+            raise ValueError(f"there is no option {prefix + name!r}: {nearest(prefix + name, names)}")
         if isinstance(value, dict):
             value = _with_default_name(fields[name], hints[name], value, prefix + name)
         checked[name] = coerce(value, hints[name], prefix + name)

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 GAP_PX = 4
-PAPER = 255
+# Gaps are grey: pages and kernels are white at their ends.
+PAPER, GAP = 255, 160
 
 
 def kernel_sheet(kernels: Iterable[np.ndarray], columns: int | None = None, tile_px: int = 128) -> np.ndarray:
@@ -100,7 +101,7 @@ def _grid(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
     height = GAP_PX + max(tile.shape[0] for tile in tiles)
     width = GAP_PX + max(tile.shape[1] for tile in tiles)
     rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * height + GAP_PX, columns * width + GAP_PX, *tiles[0].shape[2:]), PAPER, np.uint8)
+    sheet = np.full((rows * height + GAP_PX, columns * width + GAP_PX, *tiles[0].shape[2:]), GAP, np.uint8)
     for number, tile in enumerate(tiles):
         y, x = GAP_PX + height * (number // columns), GAP_PX + width * (number % columns)
         sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile

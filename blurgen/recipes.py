@@ -361,5 +361,7 @@ def _open_place(
         return open_place(src, root, splits, settings, real)
     if src == OWN:
         raise FileNotFoundError(f"--src {OWN} means images of your own; say where they lie with --root")
+    if os.path.basename(src) != src or os.path.splitext(src)[1]:
+        raise FileNotFoundError(f"--src {src} does not exist: give a folder, a glob, a list, an archive or a dataset")
     known = nearest(src, (*BUILT_IN, *_datasets()))
     raise ValueError(f"--src must be a dataset, a folder, a glob, a list or an archive, got {src!r}: {known}")

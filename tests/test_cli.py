@@ -80,11 +80,25 @@ def test_every_command_is_in_the_readme():
 def test_make_writes_a_file_a_summary_and_its_options(shards):
     summary = json.loads(ok("make", "--src", "photos", *SMALL, "--json"))
     assert summary["samples"] == 5
+    assert summary["holds"] == "sharp, blurred, kernel"
+    assert summary["bytes"] == shards.stat().st_size
     assert summary["left_out"] == []
     assert len(open_shards(shards)) == 5
     again = ok("make", "--config", "shards.h5.toml", "--out", "again.h5", "--workers", "1", "--quiet")
     assert "samples: 5" in again
     assert Path("again.h5").read_bytes() == shards.read_bytes()
+
+
+def test_set_that_lacks_its_master_or_a_shard_says_how_to_go_on(tmp_path):
+    write_photos(tmp_path / "photos", 5)
+    summary = json.loads(ok("make", "--src", "photos", *SMALL, "--sharded", "--json"))
+    (shard,) = Path("shards.h5.d").glob("*.h5")
+    assert summary["bytes"] == Path("shards.h5").stat().st_size + shard.stat().st_size
+    shard.rename("aside")
+    assert "No such file or directory; the `blurgen make` that made the others" in sentence_of("info", "shards.h5")
+    assert "Errno" not in sentence_of("verify", "shards.h5")
+    Path("shards.h5").unlink()
+    assert "`blurgen make` goes on, or `blurgen index` finishes slices" in sentence_of("info", "shards.h5")
 
 
 def test_dry_run_writes_nothing(tmp_path):
@@ -116,7 +130,7 @@ def test_too_many_bad_images_exit_with_3(tmp_path):
         (("make", "--src", "mapillary"), "mapillary", 1),
         (("make", "--src", "photos", "--out", "nowhere/a/b.h5", "--crop", "32", "--quiet"), None, 0),
         (("kernels", "--model", "walk", "--out", "k.txt"), ".h5, .npz or .png", 1),
-        (("kernels", "--set", "anxiety=2"), "anxiety", 1),
+        (("kernels", "--set", "anxiety=2"), "anxiety", 2),
         (("info", "missing.h5"), "missing.h5", 1),
         (("verify", "photos/photo00.jpg"), "photo00.jpg", 1),
         (("preview", "missing.h5"), "missing.h5", 1),

@@ -162,7 +162,7 @@ def test_root_comes_before_environment_before_data(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"src": "mapilary"}, "did you mean 'mapillary'"),
-        ({"src": "missing.zip"}, "got 'missing.zip'"),
+        ({"src": "missing"}, "got 'missing'"),
         ({"src": "zzz"}, "known are bdd100k, .*, flickr2k, gopro"),
         ({"src": "table.tsv"}, r"must be an image or end in one of \.txt, \.lst, .*, got 'table\.tsv'"),
         ({"src": "a.zip", "real": True}, "--real reads no pairs from an archive; unpack a.zip"),
@@ -192,6 +192,8 @@ def test_wrong_use_names_the_way_out(tmp_path, monkeypatch, arguments, message):
     [
         ({"src": "empty"}, "^there is no image in empty: give a folder, a glob or an archive that holds some$"),
         ({"src": "empty", "real": True}, "^there is no image in empty"),
+        ({"src": "missing.zip"}, "^--src missing.zip does not exist: give a folder"),
+        ({"src": "photoz/"}, "^--src photoz/ does not exist: give a folder"),
         ({"src": "nope*/x.jpg"}, r"^the glob nope\*/x.jpg matches no image$"),
         ({"src": "nope*/x.jpg", "real": True}, r"^the glob nope\*/x.jpg matches no image$"),
         ({"src": "empty.txt"}, "^empty.txt lists no image"),

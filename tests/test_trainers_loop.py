@@ -234,10 +234,11 @@ def test_sheet_has_a_row_for_each_of_the_first_validation_pairs(run):
     assert not np.array_equal(sheets[0], sheets[1])
 
 
-def test_alarm_is_printed_once_and_written(run, capsys):
+def test_alarm_is_printed_once_and_written_when_the_networks_have_settled(run, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "SETTLING_STEPS", 2)
     run(alarming=True, log_every=2)
-    assert capsys.readouterr().err.count("alarm at step 2: the critic is at") == 1
-    assert [line["step"] for line in lines() if "alarm" in line] == [2]
+    assert capsys.readouterr().err.count("alarm at step 4: the critic is at") == 1
+    assert [line["step"] for line in lines() if "alarm" in line] == [4]
 
 
 def test_tensorboard_is_written_where_it_is_installed(run, monkeypatch):

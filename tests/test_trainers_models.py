@@ -60,7 +60,7 @@ def test_every_preset_is_a_config_and_paper_and_code_are_there(name):
         ("batch", 0, "batch must be at least 1, got 0"),
         ("crop", 0, "crop must be"),
         ("crop", 130, "crop must be a multiple of 4"),
-        ("crop", 12, "crop must be .* at least .* px"),
+        ("crop", 12, "crop must be .*at least .* px"),
         ("lr", float("nan"), "lr must be a number, got nan"),
         ("lr", float("inf"), "lr must be above 0"),
         ("decay_rate", 1.5, "decay_rate in"),

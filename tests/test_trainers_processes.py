@@ -119,7 +119,7 @@ def test_batch_that_cannot_be_shared_is_refused():
 def test_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (
-        pytest.raises(ValueError, match="--device cuda needs a GPU for each process, and this machine shows 0"),
+        pytest.raises(ValueError, match="--device cuda needs a GPU for each process, and torch finds 0 here: use"),
         joined("cuda"),
     ):
         pass

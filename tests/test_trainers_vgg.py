@@ -173,7 +173,7 @@ def test_other_file_from_the_address_is_refused_and_nothing_kept(published, cach
 
 
 def test_out_of_reach_says_both_ways_out():
-    with pytest.raises(OSError, match=r"refused.*download http://\S+pth elsewhere.*--vgg-weights FILE, or try again"):
+    with pytest.raises(OSError, match=r"refused.*download http://\S+pth elsewhere.*--vgg-weights FILE, try again"):
         open_features()
 
 

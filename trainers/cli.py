@@ -20,6 +20,10 @@ from trainers.models import MODELS
 from trainers.run_options import RunOptions
 
 EXIT_FAILED, EXIT_BAD_INPUTS = 1, 3
+# Threads of torch that wait for each other by spinning for long stand still where other programs use the cores, a
+# hundred times slower than one thread. To be said before torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 NO_TORCH = 'trainers needs PyTorch, which is not installed: run `pip install "blurgen[train]"`'
 
 
@@ -111,7 +115,9 @@ def _run_command(name: str) -> click.Command:
             from trainers.sizes import dry_run as measure
 
             job = Job(system, config, data, options)
-            echo(measure(job) if dry_run else train(job, quiet), as_json)
+            facts = measure(job) if dry_run else train(job, quiet)
+        if facts:  # of several processes, one has some
+            echo(facts, as_json)
 
     return command
 

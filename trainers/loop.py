@@ -32,6 +32,8 @@ from trainers.vgg import open_features
 from trainers.weights import BEST, LAST, save_weights
 
 EXPLODED = 1e6
+# Networks that have learned nothing yet make any colours.
+SETTLING_STEPS = 500
 FORMAT = 1
 
 
@@ -60,7 +62,7 @@ class Progress:
 
 
 def train(job: Job, quiet: bool = False) -> dict[str, Any]:
-    """Train `job` to its end, from where an earlier call stopped, and return what came of it.
+    """Train `job` to its end, from where an earlier call stopped; return what came of it, in the first process.
 
     Raises
     ------
@@ -78,7 +80,7 @@ def train(job: Job, quiet: bool = False) -> dict[str, Any]:
                 training.run(feed, quiet)
             finally:
                 training.close()
-    return training.summary()
+    return training.summary() if processes.is_first else {}
 
 
 @contextmanager
@@ -183,6 +185,8 @@ class Training:
         if self.step >= self.total:
             return
         quiet = quiet or not self.processes.is_first
+        if not (len(self.data.validation) or quiet):
+            tqdm.write("there are no validation pairs: no sheets, and the last weights count as the best", sys.stderr)
         with Stop(self.processes) as stop, ProgressLine(quiet, "steps") as line:
             batches = feed.steps(self.step)
             self.rate.start()
@@ -233,7 +237,7 @@ class Training:
         if not self.log:
             return
         self.rate.stop()
-        for sentence in self.method.alarms(scalars):
+        for sentence in self.method.alarms(scalars) if self.step > SETTLING_STEPS else ():
             self.alarm(sentence)
         facts = {"epoch": self.step / self.epoch_steps, "images_per_second": self.rate.value, "lr": _lr(self.method)}
         self.log.write(self.step, facts | scalars)

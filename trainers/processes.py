@@ -104,9 +104,9 @@ def device_named(name: str, local_rank: int = 0) -> torch.device:
     if name == "cpu" or (name == "auto" and not available):
         return torch.device("cpu")
     if local_rank >= available:
+        fewer = "start fewer processes, or " if local_rank else ""
         raise ValueError(
-            f"--device {name} needs a GPU for each process, and this machine shows {available}: "
-            "start fewer processes, or use --device cpu"
+            f"--device {name} needs a GPU for each process, and torch finds {available} here: {fewer}use --device cpu"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

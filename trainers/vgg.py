@@ -198,6 +198,6 @@ def _fetched(model: VGG19) -> tuple[dict[str, Tensor], str]:
         reason = getattr(error, "reason", None) or error.strerror or error
         raise OSError(
             f"the weights of VGG-19 could not be had ({reason}): download {OFFICIAL.url} elsewhere and pass it with "
-            f"--vgg-weights FILE, or try again where that address can be reached"
+            f"--vgg-weights FILE, try again where that address can be reached, or train without the losses that need it"
         ) from error
     return tensors, OFFICIAL.name

@@ -34,7 +34,12 @@ def problems(path: str | os.PathLike) -> Iterator[str]:
         if len(members) > 1 and not found:
             deque(in_order(members), maxlen=0)
     except (BadShard, OSError) as error:
-        yield str(error)
+        yield _said(error)
+
+
+def _said(error: BadShard | OSError) -> str:
+    """Return what an error says of a file, without its number."""
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 def _part_problems(part: Part) -> Iterator[str]:
@@ -44,7 +49,7 @@ def _part_problems(part: Part) -> Iterator[str]:
             yield f"{part.path}: its rows and attributes do not agree with the manifest"
         yield from file_problems(file)
     except (BadShard, OSError) as error:
-        yield str(error)
+        yield _said(error)
 
 
 def file_problems(file: ShardFile) -> Iterator[str]:

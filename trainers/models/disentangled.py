@@ -86,10 +86,12 @@ class DisentangledConfig(PerceptualConfig):
         if not self.weights:
             raise ValueError("at least one loss needs a weight above 0")
         least = 16 * 2 ** (self.scales - 1)
-        if self.crop < least or self.crop % 4:
+        if self.crop % 4:
+            raise ValueError(f"crop must be a multiple of 4 px, got {self.crop}")
+        if self.crop < least:
             raise ValueError(
-                f"crop must be a multiple of 4 and at least {least} px for {self.scales} scales of the critics, "
-                f"got {self.crop}: give a larger crop or fewer scales"
+                f"crop must be at least {least} px for {self.scales} scales of the critics, got {self.crop}: "
+                "give a larger crop or fewer scales"
             )
 
     @property
