@@ -53,11 +53,11 @@ def option(default: Any, help: str, *, flag: str | None = None, choices: Iterabl
     return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "choices": tuple(choices)})
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the end of a sentence that points from an unknown `name` to the closest of `names`."""
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return the end of a sentence that points from an unknown `name` to the closest of `names`, after `prefix`."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+    return f"did you mean {prefix + close[0]!r}?" if close else f"known are {', '.join(prefix + one for one in names)}"
 
 
 def click_options(config: type, parts: bool = True) -> Callable:
@@ -138,8 +138,7 @@ def build(config: type[Config], values: Mapping[str, Any], prefix: str = "") -> 
         if not fields:
             raise ValueError(f"there is no option {prefix + name!r}: the {prefix.rstrip('.')} chosen has no settings")
         if name not in fields:
-            names = [prefix + known for known in fields]
-            raise ValueError(f"there is no option {prefix + name!r}: {nearest(prefix + name, names)}")
+            raise ValueError(f"there is no option {prefix + name!r}: {nearest(name, fields, prefix)}")
         if isinstance(value, dict):
             value = _with_default_name(fields[name], hints[name], value, prefix + name)
         checked[name] = coerce(value, hints[name], prefix + name)

@@ -236,7 +236,7 @@ def test_no_noise_changes_nothing():
     ("name", "fields", "message"),
     [
         ("boracci-foi", {}, "did you mean 'boracchi-foi'"),
-        ("boracchi-foi", {"photon": 3}, "'noise.photon': did you mean 'photons'"),
+        ("boracchi-foi", {"photon": 3}, "'noise.photon': did you mean 'noise.photons'"),
         ("boracchi-foi", {"photons": 0}, r"photons must be in \(0, 1e\+12\]"),
         ("boracchi-foi", {"photons": np.inf}, r"photons must be in \(0, 1e\+12\]"),
         ("boracchi-foi", {"read": 1e13}, "read not negative"),

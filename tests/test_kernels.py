@@ -231,8 +231,8 @@ def test_kernel_model_takes_lists_and_numpy_numbers():
     [
         ("deblurgann", {}, "no kernel 'deblurgann': did you mean 'deblurgan'"),
         ("zzz", {}, "known are boracchi-foi, deblurgan"),
-        ("walk", {"lenght_px": 3}, "there is no option 'kernel.lenght_px': did you mean 'length_px'"),
-        ("walk", {"PARAMS": 1}, "there is no option 'kernel.PARAMS': known are anxiety, (?!.*PARAMS)"),
+        ("walk", {"lenght_px": 3}, "there is no option 'kernel.lenght_px': did you mean 'kernel.length_px'"),
+        ("walk", {"PARAMS": 1}, "there is no option 'kernel.PARAMS': known are kernel.anxiety, (?!.*PARAMS)"),
         ("walk", {"length_px": "abc"}, "kernel.length_px must be a number, got 'abc'"),
         ("walk", {"anxiety": [0.1, "abc"]}, "kernel.anxiety must be a number or a list"),
         ("walk", {"samples": 2000.5}, "kernel.samples must be a whole number, got 2000.5"),

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``trainers --help`` answer
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,9 @@ def _run_command(name: str) -> click.Command:
         quiet: bool,
         **flags: Any,
     ) -> None:
-        def preset(values: dict[str, Any]) -> dict[str, Any]:
-            chosen = values.get("preset", "default")
-            if chosen not in system.presets:
-                raise ValueError(f"{name} has no preset {chosen!r}: {nearest(str(chosen), system.presets)}")
-            return system.presets[chosen]
-
         parts = (system.Config, DataOptions, RunOptions)
         try:
-            config, data, options = resolve_together(parts, flags, config_file, assignments, preset)
+            config, data, options = resolve_together(parts, flags, config_file, assignments, partial(_preset, system))
         except ValueError as error:
             raise WrongUsage(str(error)) from error
         with Stoppable():
@@ -120,6 +115,14 @@ def _run_command(name: str) -> click.Command:
             echo(facts, as_json)
 
     return command
+
+
+def _preset(system: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the preset named in `values` sets."""
+    chosen = values.get("preset", "default")
+    if chosen not in system.presets:
+        raise ValueError(f"{system.name} has no preset {chosen!r}: {nearest(str(chosen), system.presets)}")
+    return system.presets[chosen]
 
 
 @main.command("list")

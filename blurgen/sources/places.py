@@ -50,7 +50,7 @@ def configured(reader_name: str, settings: Mapping[str, Any], given: Mapping[str
     values = dict(given)
     for name, value in settings.items():
         if name not in settable:
-            raise ValueError(f"there is no option 'source.{name}': {nearest(name, settable)}")
+            raise ValueError(f"there is no option 'source.{name}': {nearest(name, settable, 'source.')}")
         values[name] = coerce(value, hints[name], f"source.{name}")
         if name in _LIMITS:
             check_text(f"source.{name}", values[name], _LIMITS[name])
