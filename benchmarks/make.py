@@ -204,16 +204,22 @@ def memory(source: str, folder: Path) -> None:
             "2",
         ]
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        peaks: dict[int, int] = {}
-        watcher = threading.Thread(target=watch, args=(process, peaks))
-        watcher.start()
-        process.wait()
-        watcher.join()
+        _, peaks = run_watched(command)
         seconds = time.perf_counter() - started
         peak = max(peaks.values()) >> 10
         print(f"memory at {count} samples: peak {peak} MiB in any process, {count / seconds:.0f} samples/s")
         out.unlink()
+
+
+def run_watched(command: list[str]) -> tuple[subprocess.Popen, dict[int, int]]:
+    """Run a command to its end; return its process, and the peak resident memory, kB, of it and all below it."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    peaks: dict[int, int] = {}
+    watcher = threading.Thread(target=watch, args=(process, peaks))
+    watcher.start()
+    process.wait()
+    watcher.join()
+    return process, peaks
 
 
 def watch(process: subprocess.Popen, peaks: dict[int, int]) -> None:

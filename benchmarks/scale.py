@@ -9,20 +9,18 @@ counts.
 
 import argparse
 import os
-import re
+import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-from make import descendants, print_machine
+from make import print_machine, run_watched
 
 from blurgen.make_options import MakeOptions
 from blurgen.options import Chosen
@@ -124,31 +122,13 @@ def remove(out: Path) -> None:
 def measured(*words: object) -> Cost:
     """Run `blurgen` with words, and return what it took."""
     command = [sys.executable, "-m", "blurgen", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peaks: dict[int, int] = {}
-    ended = threading.Event()
-    watcher = threading.Thread(target=watch, args=(process.pid, peaks, ended))
-    watcher.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    ended.set()
-    watcher.join()
-    process.returncode = os.waitstatus_to_exitcode(status)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process, peaks = run_watched(command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    own = peaks.pop(process.pid, 0)
-    return Cost(usage.ru_utime + usage.ru_stime, own / 1024, max(peaks.values(), default=0) / 1024)
-
-
-def watch(pid: int, peaks: dict[int, int], ended: threading.Event) -> None:
-    """Keep the peak resident memory, kB, of a process and all below it."""
-    while not ended.wait(0.05):
-        for one in descendants(pid):
-            try:
-                status = Path(f"/proc/{one}/status").read_text()
-            except OSError:  # it has just ended
-                continue
-            if found := re.search(r"VmHWM:\s+(\d+)", status):
-                peaks[one] = int(found.group(1))
+    own, cpu_s = peaks.pop(process.pid, 0), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(cpu_s, own / 1024, max(peaks.values(), default=0) / 1024)
 
 
 def opening(path: Path) -> None:

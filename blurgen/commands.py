@@ -73,7 +73,7 @@ def _way_to(path: str) -> str:
     """Return how shards are made that are missing: those of a run that is not finished, or one of a finished set."""
     if os.path.isdir(path + ".d"):
         return f"; {path}.d holds its shards: the same `blurgen make` goes on, or `blurgen index` finishes slices"
-    if os.path.dirname(path).endswith(".h5.d"):
+    if os.path.dirname(path).endswith(".d") and path.endswith(".h5"):
         return "; the `blurgen make` that made the others makes it again"
     return ""
 

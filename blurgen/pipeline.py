@@ -297,14 +297,16 @@ def _finish_slices(division: Division, packed: bool) -> Progress:
 
 def _require_agreement(division: Division, found: list[dict[str, Any]]) -> None:
     """Raise ValueError where an image that was left out of one slice made samples in another."""
-    named = [{entry.key for entry in _bad_of(attrs)} for attrs in found]
-    left_out = set().union(*({entry.key for entry in _found_out(_bad_of(attrs)).values()} for attrs in found))
-    for number in range(len(found)) if left_out else ():
+    shard_without: dict[str, int] = {}
+    for number, attrs in enumerate(found):
+        for key in _found_out(_bad_of(attrs)):
+            shard_without.setdefault(key, number)
+    for number in range(len(found)) if shard_without else ():
         keys = {key.decode() for key in open_shards(division.path(number)).sources["key"].tolist()}
-        for key in sorted(left_out & keys):
-            other = next(i for i, several in enumerate(named) if key in several)
+        for key in sorted(shard_without.keys() & keys):
+            without, having = (division.path(one).name for one in (shard_without[key], number))
             raise ValueError(
-                f"{key} was left out of {division.path(other).name}, but not of {division.path(number).name}: "
+                f"{key} was left out of {without}, but not of {having}: "
                 "the same `blurgen make` without --shard makes these shards again, alike"
             )
 

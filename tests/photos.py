@@ -25,3 +25,22 @@ def write_photos(folder: Path, count: int, height: int = 96, width: int = 128) -
         bgr = photo(number, height, width)[..., ::-1]
         cv2.imwrite(str(folder / f"photo{number:02d}.jpg"), bgr)
     return folder
+
+
+def write_png(path: Path, image: np.ndarray) -> Path:
+    """Write an RGB image, and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image[..., ::-1])
+    return path
+
+
+def write_pairs(folder: Path) -> tuple[Path, Path]:
+    """Write three pairs of different sizes, and an image without a partner on each side; return blurred and sharp."""
+    blurred, sharp = folder / "blur", folder / "sharp"
+    for number, (height, width) in enumerate([(40, 50), (36, 36), (41, 33)]):
+        image = photo(number, height, width)
+        write_png(sharp / f"deep/{number}.png", image)
+        write_png(blurred / f"deep/{number}.png", cv2.GaussianBlur(image, (0, 0), 1 + number))
+    write_png(blurred / "alone.png", photo(8))
+    write_png(sharp / "lonely.png", photo(9))
+    return blurred, sharp

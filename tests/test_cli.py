@@ -13,6 +13,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+import surroundings
 from click.testing import CliRunner
 from photos import write_photos
 from runs import lives, until, workers_of
@@ -21,19 +22,7 @@ from blurgen.cli import main
 from blurgen.shards import open_shards
 
 ROOT = Path(__file__).parents[1]
-SMALL = (
-    "--crop",
-    "32",
-    "--set",
-    "kernel.length_px=8",
-    "--set",
-    "kernel.side_px=3",
-    "--workers",
-    "1",
-    "--backend",
-    "threading",
-    "--quiet",
-)
+SMALL = (*surroundings.SMALL, "--workers", "1", "--quiet")
 
 
 @pytest.fixture(autouse=True)

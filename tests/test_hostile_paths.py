@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+import surroundings
 from click.testing import CliRunner
 from photos import write_photos
 from test_decode import NOT_IMAGES, REASONS
@@ -19,17 +20,7 @@ from blurgen.shards import open_shards, verify
 from blurgen.sources import BadImage
 from blurgen.sources.folder import FolderSource
 
-SMALL = (
-    "--crop",
-    "32",
-    "--set",
-    "kernel.length_px=8",
-    "--set",
-    "kernel.side_px=3",
-    "--backend",
-    "threading",
-    "--quiet",
-)
+SMALL = (*surroundings.SMALL, "--quiet")
 NAMES = {
     "dash": "-x",
     "option": "--out",

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import pytest
-import torch
 import toy_system
 from click.testing import CliRunner
 from toy_system import start, write_shards
@@ -31,8 +30,19 @@ def shards(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_a_folder_with_shards(tmp_path, monkeypatch, shards):
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
     os.link(shards, "shards.h5")
+
+
+@pytest.mark.parametrize(("policy", "count"), [(None, "3000"), ("ACTIVE", None)])
+def test_threads_of_the_command_spin_briefly_unless_told_how_to_wait(monkeypatch, policy, count):
+    # Set, too, so that what the command sets is undone.
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    assert run("--help").exit_code == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == count
 
 
 def run(*words):

@@ -8,6 +8,7 @@ from trainer_data import (  # noqa: F401
     batch_of,
     changed,
     counted_calls,
+    purposes_of,
     rescaled,
     tiny,
     tiny_config,
@@ -16,7 +17,7 @@ from trainer_data import (  # noqa: F401
 
 from blurgen.options import build
 from trainers.blocks import InstanceNorm
-from trainers.method import Batch, Context, learning_rate_factor
+from trainers.method import Context, learning_rate_factor
 from trainers.models.cyclegan import CycleGAN, CycleGANConfig
 from trainers.nets.patch_critic import PatchCritic
 from trainers.nets.resnet_generator import ResnetGenerator
@@ -231,17 +232,9 @@ def test_critics_judge_what_the_pool_hands_out():
     assert any(source < place // 2 * 2 for place, source in enumerate(sources)), "no past fake was judged"
 
 
-def test_pools_of_both_domains_exchange_independently():
-    method, purposes = tiny(NAME), []
-    batch = batch_of(method.config)
-
-    class Watched(type(batch.noise)):
-        def uniform(self, purpose, *shape):
-            purposes.append(purpose)
-            return super().uniform(purpose, *shape)
-
-    watched = Watched(batch.noise.seed, batch.noise.step, batch.noise.samples, batch.noise.device)
-    method.step(Batch(batch.sharp, batch.blurred, watched))
+def test_pools_of_both_domains_exchange_independently(monkeypatch):
+    method, purposes = tiny(NAME), purposes_of("uniform", monkeypatch)
+    method.step(batch_of(method.config))
     assert len(purposes) == len(set(purposes)) == 2
 
 

@@ -9,6 +9,7 @@ from trainer_data import (  # noqa: F401
     batch_of,
     changed,
     counted_calls,
+    purposes_of,
     tiny,
     tiny_config,
     values,
@@ -16,7 +17,7 @@ from trainer_data import (  # noqa: F401
 
 from blurgen.options import build
 from trainers.losses import kl_to_standard_normal
-from trainers.method import Batch, Context, learning_rate_factor
+from trainers.method import Context, learning_rate_factor
 from trainers.models.disentangled import Disentangled, DisentangledConfig
 
 NAME = "disentangled"
@@ -279,16 +280,7 @@ def test_blur_codes_are_drawn_with_the_deviation_that_is_encoded():
     assert made.z_random.std().item() == pytest.approx(1, abs=0.15)
 
 
-def test_all_noise_of_a_step_is_independent():
-    purposes = []
-    method = tiny(NAME, **NO_FEATURES)
-    batch = batch_of(method.config, 1)
-
-    class Watched(type(batch.noise)):
-        def normal(self, purpose, *shape):
-            purposes.append(purpose)
-            return super().normal(purpose, *shape)
-
-    watched = Watched(batch.noise.seed, batch.noise.step, batch.noise.samples, batch.noise.device)
-    method.step(Batch(batch.sharp, batch.blurred, watched))
+def test_all_noise_of_a_step_is_independent(monkeypatch):
+    method, purposes = tiny(NAME, **NO_FEATURES), purposes_of("normal", monkeypatch)
+    method.step(batch_of(method.config, 1))
     assert len(purposes) == len(set(purposes)) == 7

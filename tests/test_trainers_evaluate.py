@@ -10,7 +10,7 @@ import pytest
 import torch
 import toy_system
 from click.testing import CliRunner
-from photos import photo
+from photos import photo, write_pairs, write_png
 from skimage.metrics import peak_signal_noise_ratio
 
 from trainers.bench import COST, Meter, aligned
@@ -37,22 +37,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def write_png(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image[..., ::-1])
-    return path
-
-
 @pytest.fixture
 def folders(tmp_path):
-    """Write three pairs of different sizes, and an image without a partner on each side."""
-    for number, (height, width) in enumerate([(40, 50), (36, 36), (41, 33)]):
-        sharp = photo(number, height, width)
-        write_png(tmp_path / f"real/sharp/deep/{number}.png", sharp)
-        write_png(tmp_path / f"real/blur/deep/{number}.png", cv2.GaussianBlur(sharp, (0, 0), 1 + number))
-    write_png(tmp_path / "real/blur/alone.png", photo(8))
-    write_png(tmp_path / "real/sharp/lonely.png", photo(9))
-    return tmp_path / "real/blur", tmp_path / "real/sharp"
+    return write_pairs(tmp_path / "real")
 
 
 def test_shift_is_found_and_undone():

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import toy_system
-from photos import photo
+from photos import photo, write_pairs, write_png
 from shard_data import grouped
 
 from blurgen.shards import Layout, open_shards
@@ -99,22 +99,9 @@ def test_record_of_a_run_is_read_and_checked(tmp_path, run):
         read_roles(tmp_path)
 
 
-def write_png(path, image):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image[..., ::-1])
-    return path
-
-
 @pytest.fixture
 def folders(tmp_path):
-    """Write three pairs of different sizes, and an image without a partner on each side."""
-    for number, (height, width) in enumerate([(40, 50), (36, 36), (41, 33)]):
-        sharp = photo(number, height, width)
-        write_png(tmp_path / f"real/sharp/deep/{number}.png", sharp)
-        write_png(tmp_path / f"real/blur/deep/{number}.png", cv2.GaussianBlur(sharp, (0, 0), 1 + number))
-    write_png(tmp_path / "real/blur/alone.png", photo(8))
-    write_png(tmp_path / "real/sharp/lonely.png", photo(9))
-    return tmp_path / "real/blur", tmp_path / "real/sharp"
+    return write_pairs(tmp_path / "real")
 
 
 def test_folders_are_matched_by_name(folders):

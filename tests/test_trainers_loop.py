@@ -1,8 +1,8 @@
 """The loop: what it logs, saves, keeps, measures and refuses."""
 
 import dataclasses
-import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,14 +11,17 @@ import pytest
 import torch
 import toy_system
 from safetensors.torch import load_file
-from toy_system import job, train_here, write_shards
+from shard_data import grouped
+from toy_system import job, lines, read_state, states, train_here, write_shards
 
 from blurgen.lock import FolderLock
 from blurgen.options import resolve
+from blurgen.shards import Layout
 from trainers import loop
 from trainers.arithmetic import compile_networks, set_precision
 from trainers.checkpoints import States, differences
 from trainers.logs import Averages, Log
+from trainers.loop import train
 from trainers.method import learning_rate_factor
 from trainers.weights import load_weights
 
@@ -26,9 +29,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def one_thread(tmp_path, monkeypatch):
+def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +40,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def run(shards):
-    """Return a function that trains in one folder, 10 steps if nothing else is said."""
-
-    def run(**values):
-        return train_here(**{"data": shards, "out": Path("run"), "steps": 10, "workers": 0, **values})
-
-    return run
-
-
-def lines(folder="run"):
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-
-
-def states(folder="run"):
-    return sorted(path.name for path in Path(folder).glob("states/*"))
-
-
-def read_state(name, folder="run"):
-    return torch.load(Path(folder) / "states" / name, weights_only=True)
+    return partial(train_here, data=shards, out=Path("run"), steps=10, workers=0)
 
 
 def test_run_leaves_the_files_that_it_promises(run):
@@ -239,6 +224,14 @@ def test_alarm_is_printed_once_and_written_when_the_networks_have_settled(run, c
     run(alarming=True, log_every=2)
     assert capsys.readouterr().err.count("alarm at step 4: the critic is at") == 1
     assert [line["step"] for line in lines() if "alarm" in line] == [4]
+
+
+def test_run_without_validation_pairs_says_so(shards, capsys):
+    blurred = grouped([f"b{number}" for number in range(5)], Layout(16, sides="blurred"), prefix="b")
+    sides = {"sharp": shards, "blurred": blurred.write(Path("blurred.h5"))}
+    train(job(**sides, out=Path("run"), steps=2, workers=0), quiet=False)
+    assert "there are no validation pairs: no sheets, and the last weights" in capsys.readouterr().err
+    assert load_weights("run").path.name == "last.safetensors"
 
 
 def test_tensorboard_is_written_where_it_is_installed(run, monkeypatch):

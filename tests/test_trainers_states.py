@@ -1,23 +1,22 @@
 """The states of a run: kept, damaged, refused, gone on from."""
 
 import io
-import json
 import shutil
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toy_system import train_here, write_shards
+from toy_system import lines, read_state, states, train_here, write_shards
 
 from trainers.checkpoints import States, is_whole
 
 
 @pytest.fixture(autouse=True)
-def one_thread(tmp_path, monkeypatch):
+def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +26,7 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def run(shards):
-    """Return a function that trains in one folder, 10 steps if nothing else is said."""
-
-    def run(**values):
-        return train_here(**{"data": shards, "out": Path("run"), "steps": 10, "workers": 0, **values})
-
-    return run
-
-
-def lines(folder="run"):
-    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-
-
-def states(folder="run"):
-    return sorted(path.name for path in Path(folder).glob("states/*"))
-
-
-def read_state(name, folder="run"):
-    return torch.load(Path(folder) / "states" / name, weights_only=True)
+    return partial(train_here, data=shards, out=Path("run"), steps=10, workers=0)
 
 
 def test_so_many_states_are_kept(run):

@@ -1,5 +1,6 @@
 """A system that trains in milliseconds, shards that it trains on, and processes of their own to train it in."""
 
+import json
 import multiprocessing
 import os
 from dataclasses import dataclass
@@ -129,10 +130,25 @@ def train_here(name: str = "toy", **values):
     return train(job(name, **values), quiet=True)
 
 
+def lines(folder="run"):
+    """Return what a run has logged."""
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def states(folder="run"):
+    """Return the names of the states that a run keeps."""
+    return sorted(path.name for path in Path(folder).glob("states/*"))
+
+
+def read_state(name, folder="run"):
+    """Return one of them."""
+    return torch.load(Path(folder) / "states" / name, weights_only=True)
+
+
 def start(function, *arguments, **values) -> multiprocessing.Process:
-    """Start a function in a process of its own, of one thread."""
+    """Start a function in a process of its own."""
     # A test that fails does not wait for what it has started.
-    process = PROCESSES.Process(target=_single_threaded, args=(function, arguments, values), daemon=True)
+    process = PROCESSES.Process(target=function, args=arguments, kwargs=values, daemon=True)
     process.start()
     return process
 
@@ -152,9 +168,5 @@ def start_together(world: int, port: int, name: str, **values) -> list[multiproc
 def _join(rank, world, port, name, values):
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
     os.environ.update({key: str(value) for key, value in places.items()})
-    train_here(name, **values)
-
-
-def _single_threaded(function, arguments, values):
-    torch.set_num_threads(1)
-    function(*arguments, **values)
+    summary = train_here(name, **values)
+    assert bool(summary) == (rank == 0), "what came of a run is told once"

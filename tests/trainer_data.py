@@ -132,3 +132,15 @@ def assert_trains_alone(trained, parts, loss, whole):
 def _quick_convolutions(monkeypatch):
     """Convolve without oneDNN, which takes twice the time for images this small; import the fixture to have it."""
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+def purposes_of(law, monkeypatch):
+    """Return a list that gathers the purposes of all draws from a law of `Noise`, ``"uniform"`` or ``"normal"``."""
+    purposes, draw = [], getattr(Noise, law)
+
+    def watched(self, purpose, *shape):
+        purposes.append(purpose)
+        return draw(self, purpose, *shape)
+
+    monkeypatch.setattr(Noise, law, watched)
+    return purposes

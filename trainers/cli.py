@@ -21,15 +21,19 @@ from trainers.models import MODELS
 from trainers.run_options import RunOptions
 
 EXIT_FAILED, EXIT_BAD_INPUTS = 1, 3
-# Threads of torch that wait for each other by spinning for long stand still where other programs use the cores, a
-# hundred times slower than one thread. To be said before torch is loaded.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 NO_TORCH = 'trainers needs PyTorch, which is not installed: run `pip install "blurgen[train]"`'
 
 
 class Trainers(Commands):
     """A group whose commands say in one sentence that PyTorch is missing, too."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run the program."""
+        # Threads of torch that wait for each other by spinning for long stand still where other programs use the
+        # cores, a hundred times slower than one thread. To be said before torch is loaded.
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        return super().main(*arguments, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command named on the command line."""

@@ -143,10 +143,12 @@ class _Zip:
             raise BadImage("not-a-file", "the member of the archive is a link")
         if info.flag_bits & 1:
             raise BadImage("unsupported", "the member of the archive is encrypted; unpack it")
+        if info.compress_type not in _BOUNDED:
+            raise BadImage("unsupported", "the member is packed in another way than by deflate; unpack it by hand")
         _check_member_size(info.file_size)
         try:
             return self._unpacked(info)
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # what zipfile raises for a feature that it lacks
             raise BadImage("unsupported", f"the member of the archive cannot be unpacked: {error}") from error
         except MemoryError as error:
             raise BadImage("too-large", "the member of the archive needs too much memory to be unpacked") from error
@@ -155,8 +157,6 @@ class _Zip:
 
     def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
         """Return the bytes of a member; it says how many they are, and may lie."""
-        if info.compress_type not in _BOUNDED:
-            raise NotImplementedError("it is packed in another way than by deflate; unpack it by hand")
         pieces, missing = [], info.file_size
         with self._file.open(info) as stream:
             while piece := stream.read(min(_PIECE, missing + 1)):
