@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from trees import plant
 
-from blurgen.sources import BadImage
+from blurgen.sources import BadImage, Entry, sorted_once
 from blurgen.sources.archive import ArchiveSource
 from blurgen.sources.folder import FolderSource
 from blurgen.sources.globs import matches
@@ -59,6 +59,29 @@ def reasons_of(source):
         except BadImage as error:
             reasons[key] = error.reason
     return reasons
+
+
+def test_entries_are_sorted_and_the_first_of_equal_keys_stays():
+    found = [
+        Entry("b", "1"),
+        Entry("c", "2"),
+        Entry("a", "3"),
+        Entry("b", "4", "train"),
+        Entry("c", "5"),
+        Entry("b", "6"),
+    ]
+    assert sorted_once(found) == [Entry("a", "3"), Entry("b", "1"), Entry("c", "2")]
+    assert sorted_once([]) == []
+
+
+def test_images_of_two_globs_are_listed_once_with_the_split_of_the_first(tmp_path):
+    plant(tmp_path, ["x/2.png", "x/1.png", "y/3.png"])
+    source = FolderSource(str(tmp_path), (("val", "x/1.png"), ("train", "**/*")))
+    assert [(entry.key, entry.split) for entry in source.entries()] == [
+        ("x/1.png", "val"),
+        ("x/2.png", "train"),
+        ("y/3.png", "train"),
+    ]
 
 
 @pytest.mark.parametrize("name", READABLE)

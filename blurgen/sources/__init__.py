@@ -5,6 +5,7 @@ that a worker process can be handed one and read any key from it.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,18 @@ class Entry:
     key: str
     group: str
     split: str = ""
+
+
+def sorted_once(found: list[Entry]) -> list[Entry]:
+    """Return `found` itself, since there may be millions: sorted by key, and of equal keys the first alone."""
+    found.sort(key=attrgetter("key"))
+    kept = 0
+    for entry in found:
+        if not kept or entry.key != found[kept - 1].key:
+            found[kept] = entry
+            kept += 1
+    del found[kept:]
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

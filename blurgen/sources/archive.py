@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import IO, ClassVar, Protocol
 
-from blurgen.sources import BadImage, Entry, Picture
+from blurgen.sources import BadImage, Entry, Picture, sorted_once
 from blurgen.sources.decode import decode, image_size
 from blurgen.sources.files import MAX_FILE_BYTES
 from blurgen.sources.folder import EVERYTHING
@@ -76,15 +76,15 @@ class ArchiveSource:
 
     def entries(self, count: int | None = None) -> list[Entry]:
         """Return all entries, sorted by key; `count` changes nothing."""
-        found: dict[str, Entry] = {}
+        found = []
         archive = os.path.basename(self.path)
         for member in _archive(self.path).members:
             split = self._split(member)
             if split is None or (self.splits and split not in self.splits):
                 continue
             key = encode_member(archive, member)
-            found.setdefault(key, Entry(key, group_of(key, self.group), split))
-        return [found[key] for key in sorted(found)]
+            found.append(Entry(key, group_of(key, self.group), split))
+        return sorted_once(found)
 
     def read(self, key: str) -> Picture:
         """Return the picture with a key; raises `BadImage`."""

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
-from blurgen.sources import BadImage, Entry, Picture
+from blurgen.sources import BadImage, Entry, Picture, sorted_once
 from blurgen.sources.decode import decode, image_size
 from blurgen.sources.files import OnDemand, read_whole, with_regular_file
 from blurgen.sources.globs import find, leads_inside
@@ -70,14 +70,14 @@ class FolderSource:
         """Return all entries, sorted by key; `count` changes nothing."""
         groups = {name: encode_key(group) for name, group, *_ in _rows(self.root, self.group_file)}
         splits = self._splits_by_path()
-        found: dict[str, Entry] = {}
+        found = []
         for split, path in self._paths():
             key, file_name = encode_key(path), os.path.basename(path)
             group = groups.get(file_name) or group_of(key, self.group)
             entry = Entry(key, group, splits.get(path) or splits.get(file_name) or split)
             if not self.splits or entry.split in self.splits:
-                found.setdefault(key, entry)
-        return [found[key] for key in sorted(found)]
+                found.append(entry)
+        return sorted_once(found)
 
     def read(self, key: str) -> Picture:
         """Return the picture with a key; raises `BadImage`."""

@@ -86,10 +86,10 @@ def find(root: str, pattern: str) -> Iterator[str]:
         if len(os.fsencode(folder)) > MAX_KEY_BYTES:
             yield folder
             continue
-        entries, whole = _listing(root, folder)
-        if not whole:
-            yield folder
-        for entry in entries:
+        for entry in _listing(root, folder):
+            if entry is None:
+                yield folder
+                continue
             path, within = os.path.join(folder, entry.name), glob.below(states, entry.name)
             if is_image_name(entry.name) and glob.accepts(states, entry.name):
                 yield path
@@ -104,17 +104,17 @@ def find(root: str, pattern: str) -> Iterator[str]:
                     waiting.append((path, named))
 
 
-def _listing(root: str, folder: str) -> tuple[list[os.DirEntry], bool]:
-    """Return the entries of a folder that are not hidden, and whether it could be listed."""
+def _listing(root: str, folder: str) -> Iterator[os.DirEntry | None]:
+    """Yield the entries of a folder that are not hidden, one by one, since there may be millions; None on failure."""
     try:
         with os.scandir(os.path.join(root, folder)) as entries:
-            return [entry for entry in entries if is_data_name(entry.name)], True
+            yield from (entry for entry in entries if is_data_name(entry.name))
     except (FileNotFoundError, NotADirectoryError):
-        return [], True
+        return
     except OSError:
         if not folder:
             raise
-        return [], False
+        yield None
 
 
 def leads_inside(root: str, path: str) -> bool:
