@@ -37,9 +37,10 @@ OPTIONS = ("--crop", "64", "--set", "kernel.length_px=12", "--shard-mib", "4", "
 
 
 class Cost(NamedTuple):
-    """What a command took: seconds of the processor, and the peak memory of the command and of its worker, MiB."""
+    """What a command took: seconds of the processor and of them the system's; peak memory of it and its worker, MiB."""
 
     cpu_s: float
+    system_s: float
     command_mib: float
     worker_mib: float
 
@@ -100,8 +101,10 @@ def growth(sources: list[Path], folder: Path, runs: int, *options: str, keep: st
         costs.append(cost)
         memory = f"{cost.command_mib:.0f} MiB, of its worker {cost.worker_mib:.0f} MiB"
         print(f"{count:>9,} samples: {cost.cpu_s:7.2f} s of the processor, peak memory of the command {memory}")
-    times, grown, worker = (slopes(costs, field) for field in Cost._fields)
-    print(f"time a sample: {1e3 * times[0]:.3f} ms, then {1e3 * times[1]:.3f} ms, ratio {times[1] / times[0]:.2f}")
+    times, system, grown, worker = (slopes(costs, field) for field in Cost._fields)
+    own = [all_of_it - kernel for all_of_it, kernel in zip(times, system, strict=True)]
+    for name, (first, then) in {"time": times, "of which its own": own}.items():
+        print(f"{name} a sample: {1e3 * first:.3f} ms, then {1e3 * then:.3f} ms, ratio {then / first:.2f}")
     print(f"memory a sample, command: {1024 * grown[0]:.2f} KiB, then {1024 * grown[1]:.2f} KiB; ", end="")
     print(f"worker: {1024 * worker[0]:.2f} KiB, then {1024 * worker[1]:.2f} KiB")
     return times[1], 1024 * grown[1]
@@ -127,8 +130,9 @@ def measured(*words: object) -> Cost:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    own, cpu_s = peaks.pop(process.pid, 0), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(cpu_s, own / 1024, max(peaks.values(), default=0) / 1024)
+    command_kb, system_s = peaks.pop(process.pid, 0), after.ru_stime - before.ru_stime
+    cpu_s = after.ru_utime - before.ru_utime + system_s
+    return Cost(cpu_s, system_s, command_kb / 1024, max(peaks.values(), default=0) / 1024)
 
 
 def opening(path: Path) -> None:

@@ -15,6 +15,8 @@ from blurgen.shards.layout import MANIFEST, MASTER, MAX_KEY, VERSION, BadShard, 
 from blurgen.shards.structure import Structure, parse
 from blurgen.shards.writing import as_bytes, sealed_texts, skeleton
 
+_SEEN = np.dtype([("key", np.uint64), ("contents", np.uint64), ("file", np.uint32)])
+
 Paths = str | os.PathLike | Iterable[str | os.PathLike]
 
 
@@ -133,34 +135,49 @@ def in_order(members: Iterable[Part]) -> Iterator[ShardFile]:
             raise BadShard(f"{part.path} holds other arrays than {first.structure.path}, or in another codec")
         if np.any(np.diff(ids, prepend=last) <= 0):
             raise BadShard(f"{part.path} has ids that do not ascend after {last}: a shard is doubled or out of order")
-        images.check(file)
+        images.take(part, file)
         first = first if first and len(first) else file
         last = int(ids[-1]) if len(file) else last
         yield file
+    images.check()
 
 
 class _Images:
-    """The images of the files so far, to notice one that was changed while a set was made."""
+    """The images of a set, to notice one that was changed while the set was made."""
 
     def __init__(self):
-        self._paths: list[Path] = []
-        # Key -> contents and number of its first file, each as a few bits: a set may have ten million images.
-        self._known: dict[int, int] = {}
+        self._parts: list[Part] = []
+        # A few bits of each key and of its contents: a set may have ten million images.
+        self._seen: list[np.ndarray] = []
 
-    def check(self, file: ShardFile) -> None:
-        """Take in the images of a file; raise BadShard where one is not what it was in the files before."""
-        number = len(self._paths)
-        self._paths.append(file.structure.path)
-        for row in file.sealed_rows("source"):
-            key = int.from_bytes(blake2b(row["key"], digest_size=8).digest())
-            contents = int.from_bytes(row["sha256"][:6].tobytes())
-            before = self._known.setdefault(key, contents << 32 | number)
-            if before >> 32 != contents:
-                earlier = self._paths[before & 0xFFFFFFFF]
-                raise BadShard(
-                    f"{file.structure.path}: the image {bytes(row['key']).decode('utf-8', 'replace')!r} is another one "
-                    f"than in {earlier}: it changed while the set was made; put it back, or remove both files"
-                )
+    def take(self, part: Part, file: ShardFile) -> None:
+        """Take in the images of a file, opened."""
+        sources = file.sealed_rows("source")
+        seen = np.empty(len(sources), _SEEN)
+        seen["key"] = [_key_bits(key) for key in sources["key"].tolist()]
+        seen["contents"] = np.ascontiguousarray(sources["sha256"][:, :8]).view(np.uint64)[:, 0]
+        seen["file"] = len(self._parts)
+        self._parts.append(part)
+        self._seen.append(seen)
+
+    def check(self) -> None:
+        """Raise BadShard where an image is another one than in a file before."""
+        seen = np.concatenate(self._seen) if self._seen else np.empty(0, _SEEN)
+        seen = seen[np.argsort(seen["key"], kind="stable")]
+        before, after = seen[:-1], seen[1:]
+        changed = (before["key"] == after["key"]) & (before["contents"] != after["contents"])
+        for earlier, later in zip(before[changed], after[changed], strict=True):
+            part, other = self._parts[later["file"]], self._parts[earlier["file"]]
+            keys = part.open().sealed_rows("source")["key"].tolist()
+            key = next(key for key in keys if _key_bits(key) == later["key"])
+            raise BadShard(
+                f"{part.path}: the image {key.decode('utf-8', 'replace')!r} is another one than in {other.path}: "
+                "it changed while the set was made; put it back, or remove both files"
+            )
+
+
+def _key_bits(key: bytes) -> int:
+    return int.from_bytes(blake2b(key, digest_size=8).digest())
 
 
 def _alike(file: ShardFile, other: ShardFile) -> bool:
