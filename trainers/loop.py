@@ -104,7 +104,7 @@ class Training:
         config, options = job.config, job.options
         processes.share(config.batch)
         set_precision(options.precision, processes.device)
-        self.data = open_data(job.data, job.system.pairing, options.seed)
+        self.data = open_data(job.data, job.system.pairing, options.seed, job.system.arrays(config))
         self.epoch_steps = self.data.steps_per_epoch(config.batch)
         self.total = options.total_steps(self.epoch_steps, config.epochs)
         self.method, self.features = build_method(job, processes.device)

@@ -190,6 +190,11 @@ class Method(ABC):
         """Update every side that is due; return the unweighted, detached losses by name, 0-d tensors."""
 
     @classmethod
+    def arrays(cls, config: MethodConfig) -> tuple[str, str]:
+        """Return the names of the arrays of the shards that are the sharp and the blurred side."""
+        return "sharp", "blurred"
+
+    @classmethod
     def needs_features(cls, config: MethodConfig) -> bool:
         """Return whether `config` asks for a loss on features of VGG-19."""
         return False
