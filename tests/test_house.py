@@ -29,12 +29,12 @@ FLOORS = [
 ]
 TRAINERS_FLOORS = [
     {"cli"},
-    {"bench", "evaluate", "held_out", "photographs", "report", "sizes"},
+    {"bench", "evaluate", "export", "held_out", "photographs", "report", "sizes"},
     {"band_plan", "bands", "infer", "memory", "moments", "rows", "tiles"},
     {"loop"},
-    {"checkpoints", "data", "feed", "logs", "lpips", "metrics", "validation", "weights"},
+    {"checkpoints", "data", "feed", "logs", "lpips", "metrics", "transfer", "validation", "weights"},
     {"models"},
-    {"losses", "method", "pool"},
+    {"losses", "method", "method_config", "pool"},
     {"nets"},
     {"blocks", "vgg"},
     {"arithmetic", "deblur_options", "eval_options", "noise", "order", "padding", "pictures", "pretrained"}

@@ -139,11 +139,11 @@ def list_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    click.echo(f"{'name':<14} {'paper':<24} {'data':<9} {'VGG-19':<7} {'parameters':>12} {'of inference':>13}")
+    click.echo(f"{'name':<15} {'paper':<24} {'data':<9} {'VGG-19':<7} {'parameters':>12} {'of inference':>13}")
     for row in rows:
         needs = f"{row['data']:<9} {'yes' if row['vgg'] else 'no':<7}"
         sizes = f"{row['parameters']:>12,} {row['parameters_of_inference']:>13,}"
-        click.echo(f"{row['name']:<14} {row['paper']:<24} {needs} {sizes}")
+        click.echo(f"{row['name']:<15} {row['paper']:<24} {needs} {sizes}")
 
 
 @main.command("eval")
@@ -226,6 +226,24 @@ def deblur_command(
         click.echo(f"results that were there already: {len(outcome.kept)}; --overwrite makes them anew", err=True)
     if outcome.bad:
         sys.exit(EXIT_BAD_INPUTS if outcome.written or outcome.kept else EXIT_FAILED)
+
+
+@main.command("export")
+@click.argument("weights", type=click.Path(path_type=Path), metavar="RUN_OR_WEIGHTS")
+@click.option("--out", type=click.Path(path_type=Path), help="The file. [default: like the weights, beside them]")
+@click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Format of the file.")
+@click.option("--with-code", is_flag=True, help="A second input draws the code of the blur; else it is the mean.")
+@as_json
+def export_command(weights: Path, out: Path | None, to: str, with_code: bool, as_json: bool) -> None:
+    """Write the network that deblurs for programs without PyTorch, and compare its results with PyTorch's.
+
+    It takes batches of images of any size that is a multiple of what the file's metadata say, 64 px at least.
+    """
+    with Stoppable("starts anew"):
+        from trainers.export import export
+
+        exported = export(weights, out, to, with_code)
+    echo(exported.facts(), as_json)
 
 
 def _echo_path(path: Path) -> None:
