@@ -15,6 +15,8 @@ except ImportError as error:
         "blurgen.torch needs PyTorch, which is not installed: run `pip install torch`, or see pytorch.org"
     ) from error
 
+IMAGE_AXES = 3
+
 
 class ShardDataset(torch.utils.data.Dataset):
     """Finished shards as a map-style dataset of dicts of tensors, for a DataLoader with any start method.
@@ -38,8 +40,9 @@ class ShardDataset(torch.utils.data.Dataset):
 
     Notes
     -----
-    ``dataset[i]`` holds each image as (3, H, W), sRGB, RGB; ``kernel`` as (k, k) float32 that sums to 1; and ``index``,
-    the int `i`, negative ones counted from the end.
+    ``dataset[i]`` holds each image as (3, H, W), sRGB, RGB; ``kernel`` as (k, k) float32 that sums to 1; ``label`` as
+    (H, W) uint8 ids; ``prior`` as (K, H/4, W/4) float16; and ``index``, the int `i`, negative ones counted from the
+    end.
 
     Examples
     --------
@@ -76,7 +79,7 @@ class ShardDataset(torch.utils.data.Dataset):
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
-        if array.dtype != np.uint8:
+        if array.dtype != np.uint8 or array.ndim != IMAGE_AXES:
             return tensor
         planes = tensor.permute(2, 0, 1).contiguous()
         return planes if self.dtype == torch.uint8 else to_unit(planes)

@@ -11,6 +11,7 @@ import numpy as np
 from blurgen.shards import META, SOURCE, Layout, shard_bytes, source_row, write_shard
 
 LAYOUT = Layout(8, 3, lowres=(2, 4), params=("anxiety", "gaussian"))
+MAPPED = Layout(8, 3, lowres=(2,), label=True, prior=3)
 ATTRS = {"plan": {"seed": 7, "count": 12}, "card": {"licence": "CC0-1.0", "author": "Zoë"}}
 
 
@@ -97,8 +98,8 @@ def grouped(
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return random levels, or kernels that sum to 1."""
+    """Return random levels or ids, kernels that sum to 1, or (float16) classes that sum to 1 everywhere."""
     if dtype == np.uint8:
         return rng.integers(0, 256, shape, np.uint8)
     weights = rng.random(shape)
-    return (weights / weights.sum(axis=(1, 2), keepdims=True)).astype(np.float32)
+    return (weights / weights.sum(axis=1 if dtype == np.float16 else (1, 2), keepdims=True)).astype(dtype)

@@ -24,7 +24,8 @@ def instead(kind=h5t.STD_U8LE, shape=(12, 8, 8, 3), set_up=lambda plist: None, n
     """Return a change that puts a dataset made with HDF5's own calls in the place of another."""
 
     def change(file, folder):
-        del file[name]
+        if name in file:
+            del file[name]
         plist = h5p.create(h5p.DATASET_CREATE)
         if shape and len(shape) > 1 and all(shape):
             plist.set_chunk((1, *shape[1:]))
@@ -73,6 +74,10 @@ def tiny_chunks(plist):
 
 def contiguous(plist):
     plist.set_layout(h5d.CONTIGUOUS)
+
+
+def early(plist):
+    plist.set_alloc_time(h5d.ALLOC_TIME_EARLY)
 
 
 def compact(plist):
@@ -162,6 +167,12 @@ HOSTILE = {
     "signed": (instead(h5t.STD_I8LE), "/blurred has the type"),
     "half floats": (instead(h5t.IEEE_F16LE, (12, 3, 3), name="kernel"), "/kernel has the type"),
     "double floats": (instead(h5t.IEEE_F64LE, (12, 3, 3), name="kernel"), "/kernel has the type"),
+    "wide ids": (instead(h5t.STD_U16LE, (12, 8, 8), name="label"), "/label has the type"),
+    "ids in colour": (instead(set_up=early, name="label"), "/label has items of shape"),
+    "wide probabilities": (instead(h5t.IEEE_F32LE, (12, 3, 2, 2), name="prior"), "/prior has the type"),
+    "no class": (instead(h5t.IEEE_F16LE, (12, 0, 2, 2), set_up=contiguous, name="prior"), "/prior is not stored in ch"),
+    "many classes": (instead(h5t.IEEE_F16LE, (12, 300, 2, 2), set_up=early, name="prior"), "prior must be 0 to 256"),
+    "fine classes": (instead(h5t.IEEE_F16LE, (12, 3, 8, 8), set_up=early, name="prior"), "/prior has items of shape"),
     "array of bytes": (instead(h5t.array_create(h5t.STD_U8LE, (3,)), (12, 8, 8)), "/blurred has the type"),
     "text": (instead(h5t.C_S1), "/blurred has the type"),
     "n-bit": (instead(bits(precision=7), set_up=filtered((5, ()))), "/blurred has the type|none but gzip"),

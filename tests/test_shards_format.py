@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from blurgen import open_shards
 from blurgen.shards import META, SOURCE, BadShard, Layout, file_bytes, manifest, pack, parse, source_row, write_master
 from blurgen.shards.layout import row_checksums
-from tests.shard_data import ATTRS, LAYOUT, content
+from tests.shard_data import ATTRS, LAYOUT, MAPPED, content
 
 CODECS = [None, "gzip"]
 
@@ -32,7 +32,15 @@ def assert_same(shards, made):
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize(
     "layout",
-    [LAYOUT, Layout(1, 1), Layout(16, sides="sharp"), Layout(12, lowres=(3,), sides="blurred"), Layout(5, 257)],
+    [
+        LAYOUT,
+        MAPPED,
+        Layout(4, prior=256),
+        Layout(1, 1),
+        Layout(16, sides="sharp"),
+        Layout(12, lowres=(3,), sides="blurred"),
+        Layout(5, 257),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
@@ -237,6 +245,8 @@ def test_file_cut_short_while_open_is_an_error(tmp_path):
         ({"lowres": (4, 2)}, "must ascend"),
         ({"sides": "left"}, "sides must be one of both, sharp, blurred"),
         ({"params": tuple("abcdefghijklmnopq")}, "at most 16 parameters, got 17"),
+        ({"prior": 257}, "prior must be 0 to 256 classes, of crops that 4 divides, got 257 of 8 px"),
+        ({"crop": 6, "prior": 2}, "got 2 of 6 px"),
         ({"crop": 5040, "lowres": (2, 3, 4, 5, 6)}, "at most 12 arrays, got 13"),
     ],
 )

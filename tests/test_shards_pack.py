@@ -13,7 +13,7 @@ import pytest
 from blurgen import open_shards
 from blurgen.shards import BadShard, Layout, pack, remove_drafts, shard_paths, write_master
 from blurgen.shards.checking import problems
-from tests.shard_data import ATTRS, content
+from tests.shard_data import ATTRS, MAPPED, content
 
 CODECS = [None, "gzip"]
 
@@ -91,9 +91,9 @@ def test_attributes_are_those_given_or_those_agreed_on(tmp_path):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("name", ["meta", "source", "sharp", "kernel"])
+@pytest.mark.parametrize("name", ["meta", "source", "sharp", "kernel", "label", "prior"])
 def test_damaged_shard_is_not_packed(tmp_path, codec, name):
-    paths = content().divided(tmp_path / "set", 5, codec)
+    paths = content(layout=MAPPED).divided(tmp_path / "set", 5, codec)
     with h5py.File(paths[1], "r+", libver=("v110", "v110")) as file:
         item = file[name][0]
         if name in ("meta", "source"):

@@ -12,7 +12,7 @@ from blurgen.shards import META, BadShard, Layout, pack, verify, verify_each, wr
 from blurgen.shards.checking import problems
 from blurgen.shards.layout import MANIFEST, seal_rows
 from blurgen.shards.structure import parse
-from tests.shard_data import LAYOUT, content
+from tests.shard_data import LAYOUT, MAPPED, content
 
 
 def offset_of(path, name, index=0, field=None):
@@ -53,12 +53,28 @@ def test_real_pairs_without_kernels_have_no_problems(tmp_path):
     assert verify(content(layout=Layout(8)).write(tmp_path / "a.h5")) == []
 
 
-@pytest.mark.parametrize("name", list(LAYOUT.arrays))
-def test_flipped_pixel_is_named(tmp_path, name):
-    path = content().write(tmp_path / "a.h5")
+@pytest.mark.parametrize(
+    ("layout", "name"), [*((LAYOUT, name) for name in LAYOUT.arrays), (MAPPED, "label"), (MAPPED, "prior")]
+)
+def test_flipped_pixel_is_named(tmp_path, layout, name):
+    path = content(layout=layout).write(tmp_path / "a.h5")
     flip(path, offset_of(path, name, 4) + 5)
-    (problem,) = verify(path)
-    assert f"/{name} of sample 11 does not agree with its checksum" in problem
+    assert f"/{name} of sample 11 does not agree with its checksum" in verify(path)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "claim"),
+    [
+        (lambda prior: prior * np.float16(1.01), "has classes that sum to 1.0"),
+        (lambda prior: np.where(prior == prior.max(), np.float16("inf"), prior), "holds a value that is not finite"),
+        (lambda prior: prior + np.float16([-1, 1, 0])[:, None, None], "holds a negative value"),
+    ],
+)
+def test_wrong_prior_is_named_though_its_checksum_is_right(tmp_path, change, claim):
+    made = content(layout=MAPPED)
+    made.arrays["prior"][6] = change(made.arrays["prior"][6])
+    (problem,) = verify(made.write(tmp_path / "a.h5"))
+    assert f"/prior of sample 15 {claim}" in problem
 
 
 @pytest.mark.parametrize("field", META.names)

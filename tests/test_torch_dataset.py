@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blurgen.shards import Layout, write_master
-from tests.shard_data import content
+from tests.shard_data import MAPPED, content
 
 torch = pytest.importorskip("torch")
 from blurgen.torch import ShardDataset, to_unit  # noqa: E402
@@ -24,6 +24,15 @@ def test_images_are_channels_first_from_minus_one_to_one(tmp_path):
     np.testing.assert_allclose(sample["blurred_x2"].numpy(), expected, atol=1e-6)
     assert np.array_equal(sample["kernel"].numpy(), made.arrays["kernel"][2])
     assert sample["index"] == 2
+
+
+def test_maps_stay_as_they_are(tmp_path):
+    made = content(layout=MAPPED)
+    sample = ShardDataset(made.write(tmp_path / "a.h5"))[3]
+    for name, shape in (("label", (8, 8)), ("prior", (3, 2, 2))):
+        assert sample[name].shape == shape
+        assert np.array_equal(sample[name].numpy(), made.arrays[name][3])
+    assert (sample["label"].dtype, sample["prior"].dtype) == (torch.uint8, torch.float16)
 
 
 def test_levels_stay_levels_where_asked(tmp_path):

@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from blurgen.shards.structure import index_problem
 _BLOCK_ROWS = 1 << 14
 # Summed in float64 and stored in float32, the sum of a kernel is off by a few 1e-8.
 _SUM_TOLERANCE = 1e-5
+# Probabilities in float16 are off by 2^-11 of each.
+_PRIOR_TOLERANCE = 2e-3
 
 
 def problems(path: str | os.PathLike) -> Iterator[str]:
@@ -127,8 +129,8 @@ def _item_problems(file: ShardFile, name: str, index: int, checksum: int) -> Ite
         return
     if zlib.crc32(item) != checksum:
         yield "does not agree with its checksum"
-    if name == "kernel":
-        yield from _kernel_problems(item)
+    if name in _CHECKS:
+        yield from _CHECKS[name](item)
 
 
 def _kernel_problems(kernel: np.ndarray) -> Iterator[str]:
@@ -138,6 +140,21 @@ def _kernel_problems(kernel: np.ndarray) -> Iterator[str]:
         yield f"holds a negative value, {kernel.min()}"
     elif abs(kernel.sum(dtype=np.float64) - 1) > _SUM_TOLERANCE:
         yield f"sums to {kernel.sum(dtype=np.float64)} instead of 1"
+
+
+def _prior_problems(prior: np.ndarray) -> Iterator[str]:
+    with np.errstate(all="ignore"):
+        sums = prior.sum(axis=0, dtype=np.float64)
+    if not np.isfinite(sums).all():
+        yield "holds a value that is not finite"
+    elif prior.min() < 0:
+        yield f"holds a negative value, {prior.min()}"
+    elif np.abs(sums - 1).max() > _PRIOR_TOLERANCE:
+        yield f"has classes that sum to {sums.flat[np.abs(sums - 1).argmax()]:g} instead of 1"
+
+
+# What the bytes of an array say beyond their checksum.
+_CHECKS: dict[str, Callable[[np.ndarray], Iterator[str]]] = {"kernel": _kernel_problems, "prior": _prior_problems}
 
 
 def _blocks(file: ShardFile, name: str) -> Iterator[tuple[int, np.ndarray]]:

@@ -21,8 +21,9 @@ class ShardSample:
     Attributes
     ----------
     arrays : dict
-        Name -> array: ``sharp`` and ``blurred`` (H, W, 3) uint8 sRGB, ``kernel`` (k, k) float32, and the
-        low-resolution variants ``sharp_x2``, ``blurred_x2``, ...; what the file does not hold is absent.
+        Name -> array: ``sharp`` and ``blurred`` (H, W, 3) uint8 sRGB, ``kernel`` (k, k) float32, the low-resolution
+        variants ``sharp_x2``, ``blurred_x2``, ..., ``label`` (H, W) uint8 ids, and ``prior`` (K, H/4, W/4) float16
+        probabilities of classes; what the file does not hold is absent.
     meta : numpy.void
         Its row of ``/meta``; see `blurgen.shards.layout.META`.
     source : numpy.void

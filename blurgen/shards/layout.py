@@ -10,6 +10,7 @@ import numpy as np
 
 FORMAT, MASTER, VERSION = "blurgen shard", "blurgen master", 1
 MAX_CROP, MAX_KERNEL, MAX_FACTOR, MAX_PARAMS, MAX_ARRAYS, MAX_KEY = 16384, 4095, 64, 16, 12, 512
+MAX_CLASSES, PRIOR_FACTOR = 256, 4
 SIDES = {"both": ("sharp", "blurred"), "sharp": ("sharp",), "blurred": ("blurred",)}
 
 META = np.dtype(
@@ -44,7 +45,7 @@ shift       (x, y) in output px, from the anchor of the path to the centre of th
 params      what the kernel model drew; the attribute ``params`` names the entries
 noise       what the noise model drew
 saturation  what the saturation model drew
-crc32       of the bytes of each image and of the kernel; the attribute ``arrays`` names the entries
+crc32       of the bytes of each image, kernel and map; the attribute ``arrays`` names the entries
 row_crc32   of this row without its last four bytes
 """
 
@@ -117,6 +118,10 @@ class Layout:
         "both", "sharp" or "blurred".
     params : tuple of str
         Names of the first entries of ``meta["params"]``, at most 16.
+    label : bool
+        Whether there are label maps: the id of each pixel of the crop.
+    prior : int
+        Classes of the probability maps, at most 256, at a quarter of the crop; 0 where there are none.
 
     Raises
     ------
@@ -134,6 +139,8 @@ class Layout:
     lowres: tuple[int, ...] = ()
     sides: str = "both"
     params: tuple[str, ...] = ()
+    label: bool = False
+    prior: int = 0
 
     def __post_init__(self):
         if self.sides not in SIDES:
@@ -150,6 +157,11 @@ class Layout:
                 )
         if list(self.lowres) != sorted(set(self.lowres)):
             raise ValueError(f"low-resolution factors must ascend, got {self.lowres}")
+        if not 0 <= self.prior <= MAX_CLASSES or (self.prior and self.crop % PRIOR_FACTOR):
+            raise ValueError(
+                f"prior must be 0 to {MAX_CLASSES} classes, of crops that {PRIOR_FACTOR} divides, got {self.prior} of "
+                f"{self.crop} px"
+            )
         if len(self.arrays) > MAX_ARRAYS:
             raise ValueError(f"a sample holds at most {MAX_ARRAYS} arrays, got {len(self.arrays)}")
         if len(self.params) > MAX_PARAMS:
@@ -165,6 +177,12 @@ class Layout:
         for factor in self.lowres:
             small = self.crop // factor
             items |= {f"{side}_x{factor}": Item((small, small, 3), np.dtype("u1")) for side in sides}
+        # What is optional stands last, so that its checksums leave the columns of all others where they are.
+        if self.label:
+            items["label"] = Item((self.crop, self.crop), np.dtype("u1"))
+        if self.prior:
+            quarter = self.crop // PRIOR_FACTOR
+            items["prior"] = Item((self.prior, quarter, quarter), np.dtype("<f2"))
         return items
 
     @property

@@ -29,7 +29,7 @@ class Structure:
 
     @property
     def compressed(self) -> bool:
-        """Whether images and kernels are compressed."""
+        """Whether images, kernels and maps are compressed."""
         return any(region.offset is None for region in self.regions.values())
 
 
@@ -120,14 +120,21 @@ def _layout(regions: dict[str, Region], texts: dict[str, str]) -> Layout:
     params = _json(texts, "params") if "params" in texts else []
     try:
         return Layout(
-            crop=regions[images[0]].shape[0] if regions[images[0]].shape else 0,
-            kernel_side=regions["kernel"].shape[0] if "kernel" in regions and regions["kernel"].shape else 0,
+            crop=_first_side(regions, images[0]),
+            kernel_side=_first_side(regions, "kernel"),
             lowres=tuple(sorted(int(factor) for factor in variants)),
             sides="both" if len(images) == 2 else images[0],
             params=tuple(str(name) for name in params),
+            label="label" in regions,
+            prior=_first_side(regions, "prior"),
         )
     except (ValueError, TypeError) as error:
         raise BadShard(str(error)) from error
+
+
+def _first_side(regions: dict[str, Region], name: str) -> int:
+    """Return the first side of the items of a dataset, 0 where it is missing or its items have none."""
+    return regions[name].shape[0] if name in regions and regions[name].shape else 0
 
 
 def _check_regions(kind: str, regions: dict[str, Region], layout: Layout | None, size: int) -> None:
