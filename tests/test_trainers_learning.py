@@ -12,6 +12,7 @@ IMAGES, OVERFIT_STEPS = 4, 60
 # image of mean colours leaves 0.8. What stands in for VGG-19 here tells too little of pixels for cycles in it alone.
 OVERFIT = {
     "disentangled": ({"width": 8, "crop": 16, "scales": 1, "generator_every": 1}, 0.5),
+    "disentangled-sr": ({"width": 8, "scales": 1, "generator_every": 1}, 0.5),
     "cyclegan": ({}, 0.35),
     "as-cyclegan": ({"cycle_pixel": 10.0}, 0.35),
 }

@@ -71,14 +71,17 @@ def noise(step=0, samples=(0, 1), seed=0):
 
 
 def batch_of(config, step=0, seed=0, paired=False):
-    """Return a batch of black and white squares on tints: sharp ones, and blurred ones of others or the same."""
+    """Return a batch of black and white squares on tints: sharp ones, and blurred ones of others or the same.
+
+    Where the system enlarges, blurred images are smaller by its scale.
+    """
     rng = torch.Generator().manual_seed(seed)
     size, side = config.batch, config.fed_crop
     squares = torch.rand(2, size, 1, 4, 4, generator=rng).round().mul(1.4).sub(0.7)
     tints = torch.rand(2, size, 3, 1, 1, generator=rng).mul(0.4).sub(0.2)
     sharp = nn.functional.interpolate(squares[0], side, mode="nearest") + tints[0]
     source, tint = (squares[0], tints[0]) if paired else (squares[1], tints[1])
-    blurred = nn.functional.interpolate(source, side, mode="bilinear") + tint
+    blurred = nn.functional.interpolate(source, side // getattr(config, "scale", 1), mode="bilinear") + tint
     return Batch(sharp, blurred, noise(step, range(size)))
 
 

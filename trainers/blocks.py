@@ -67,7 +67,15 @@ class Slope(nn.Module):
         return (x.square() + y.square()).mean(1, keepdim=True).add(EPSILON).sqrt()
 
 
-LAYERS = (InstanceNorm, LayerNorm, Float32Linear, Slope)
+class Luma(nn.Module):
+    """The gray of sRGB images, with the weights of BT.601, of the values as they are encoded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, 1, H, W) of x (B, 3, H, W), in the same range."""
+        return 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
+
+
+LAYERS = (InstanceNorm, LayerNorm, Float32Linear, Slope, Luma)
 """The layers of this file that are no compositions of others."""
 
 

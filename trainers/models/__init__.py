@@ -6,6 +6,7 @@ from blurgen.options import nearest
 
 MODELS = {
     "disentangled": "trainers.models.disentangled:Disentangled",
+    "disentangled-sr": "trainers.models.disentangled_sr:DisentangledSR",
     "cyclegan": "trainers.models.cyclegan:CycleGAN",
     "as-cyclegan": "trainers.models.as_cyclegan:ASCycleGAN",
     "deblurgan": "trainers.models.deblurgan:DeblurGAN",

@@ -181,8 +181,7 @@ class Disentangled(Method):
     def build(self) -> dict[str, nn.Module]:
         """Return encoders, generators, and two critics, or four with the random branch."""
         config, restorer = self.config, self.restorer
-        critics = ["critic_sharp", "critic_blurred"]
-        critics += ["critic_sharp_random", "critic_blurred_random"] if config.random else []
+        critics = critic_names(config)
         networks = {
             "content_sharp": ContentEncoder(content_stem(config.width), restorer.content.shared),
             "content_blurred": restorer.content,
@@ -213,7 +212,8 @@ class Disentangled(Method):
             self.update("generators", sum(weight * losses[name] for name, weight in self.config.weights.items()))
             scalars |= {name: loss.detach() for name, loss in losses.items()}
             with torch.no_grad():
-                scalars["color_correlation"] = color_correlation(made.sharp_of_blurred, batch.blurred)
+                deblurred = self.like_blurred(made.sharp_of_blurred)
+                scalars["color_correlation"] = color_correlation(deblurred, batch.blurred)
         return scalars
 
     def translate(self, batch: Batch) -> Translations:
@@ -281,9 +281,17 @@ class Disentangled(Method):
             with frozen(net["blur_encoder"]):
                 losses["latent_regression"] = l1(net["blur_encoder"](made.blurred_random)[0], made.z_random)
         if "color" in weights:
-            losses["color"] = color_distance(made.sharp_of_blurred, b)
+            losses["color"] = color_distance(self.like_blurred(made.sharp_of_blurred), b)
         losses |= self._perceptual(b, made)
         return losses
+
+    def like_blurred(self, sharp: Tensor) -> Tensor:
+        """Return sharp images (B, C, H, W) at the size of blurred ones, to be compared with these."""
+        return sharp
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features of VGG-19 of images (B, C, H, W)."""
+        return self.context.features(images)
 
     def _cycle(self, batch: Batch, made: Translations) -> Tensor:
         """Return how far images are from themselves once blurred and deblurred, and deblurred and blurred."""
@@ -302,8 +310,10 @@ class Disentangled(Method):
         if not images:
             return {}
         with torch.no_grad():
-            target = self.context.features(b)
-        return {name: feature_distance(self.context.features, image, target) for name, image in images.items()}
+            target = self.features(b)
+        return {
+            name: feature_distance(self.features, self.like_blurred(image), target) for name, image in images.items()
+        }
 
     def _fools(self, critic: str, fake: Tensor) -> Tensor:
         return over_scales(bce_generator, self.networks[critic](fake))
@@ -312,6 +322,12 @@ class Disentangled(Method):
         if not self.config.code_noise:
             return code
         return code + self.config.code_noise * batch.noise.normal(purpose, *code.shape[1:]).to(code.dtype)
+
+
+def critic_names(config: DisentangledConfig) -> tuple[str, ...]:
+    """Return the names of the critics: one for each domain, and with the random branch one more."""
+    names = ("critic_sharp", "critic_blurred")
+    return (*names, *(f"{name}_random" for name in names)) if config.random else names
 
 
 def _drawn(mean: Tensor, log_variance: Tensor, epsilon: Tensor) -> Tensor:

@@ -35,12 +35,14 @@ class BlurEncoder(nn.Module):
         Channels of the first layer.
     latent : int
         Size of the code.
+    colors : int
+        Channels of the image.
     """
 
-    def __init__(self, width: int, latent: int):
+    def __init__(self, width: int, latent: int, colors: int = 3):
         super().__init__()
         self.features = nn.Sequential(
-            *reflected_conv(3, width, 4, stride=2, padding=1),
+            *reflected_conv(colors, width, 4, stride=2, padding=1),
             *(DownBlock(times * width, (times + 1) * width) for times in (1, 2, 3)),
             nn.LeakyReLU(0.2),
         )
@@ -48,6 +50,6 @@ class BlurEncoder(nn.Module):
         self.log_variance = Float32Linear(4 * width, latent)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log variance (B, latent), float32, of the code of an image (B, 3, H, W)."""
+        """Return mean and log variance (B, latent), float32, of the code of an image (B, colors, H, W)."""
         pooled = self.features(image).mean((2, 3))
         return self.mean(pooled), self.log_variance(pooled)

@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
-from trainers.blocks import LayerNorm, ResidualBlock, doubling_conv, with_code
+from trainers.blocks import LayerNorm, ResidualBlock, doubling_conv, reflected_conv, with_code
+from trainers.nets.reduction import Reduction
 
-BRANCH_BLOCKS = 3
+BRANCH_BLOCKS, STAGES = 3, 2
 
 
 class GeneratorBranch(nn.Module):
@@ -16,20 +17,29 @@ class GeneratorBranch(nn.Module):
         The content code has 4 width channels.
     latent : int
         Size of the blur code.
+    colors : int
+        Channels of the image.
+    doublings : int
+        How many of its two stages double height and width, the first ones; the others leave them as they are.
+    reduction : int
+        How many times the image is reduced at the end, as in `Reduction`.
     """
 
-    def __init__(self, width: int, latent: int):
+    def __init__(self, width: int, latent: int, colors: int = 3, doublings: int = STAGES, reduction: int = 1):
         super().__init__()
         channels = 4 * width + latent
         self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(BRANCH_BLOCKS)))
         self.ups = nn.ModuleList()
-        for _ in range(2):
+        for stage in range(STAGES):
             inputs, channels = channels + latent, (channels + latent) // 2
-            self.ups.append(nn.Sequential(doubling_conv(inputs, channels), LayerNorm(channels), nn.ReLU()))
-        self.image = nn.Sequential(nn.ConvTranspose2d(channels + latent, 3, 1), nn.Tanh())
+            convs = [doubling_conv(inputs, channels)] if stage < doublings else reflected_conv(inputs, channels, 3)
+            self.ups.append(nn.Sequential(*convs, LayerNorm(channels), nn.ReLU()))
+        self.image = nn.Sequential(nn.ConvTranspose2d(channels + latent, colors, 1), nn.Tanh())
+        if reduction > 1:
+            self.image.append(Reduction(reduction))
 
     def forward(self, content: Tensor, z: Tensor) -> Tensor:
-        """Return an image (B, 3, 4h, 4w) in [-1, 1] from (B, 4 width, h, w) and (B, latent)."""
+        """Return an image (B, colors, 4h, 4w), or smaller, in [-1, 1] from (B, 4 width, h, w) and (B, latent)."""
         x = self.blocks(with_code(content, z))
         for up in self.ups:
             x = up(with_code(x, z))
@@ -51,5 +61,5 @@ class ContentGenerator(nn.Module):
         self.shared, self.branch = shared, branch
 
     def forward(self, content: Tensor, z: Tensor) -> Tensor:
-        """Return an image (B, 3, 4h, 4w) in [-1, 1] from a content code (B, 4 width, h, w) and z (B, latent)."""
+        """Return an image in [-1, 1] from a content code (B, 4 width, h, w) and z (B, latent)."""
         return self.branch(self.shared(content), z)
