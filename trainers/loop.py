@@ -27,6 +27,7 @@ from trainers.logs import SHEETS, Averages, Log, Rate, write_sheet
 from trainers.method import Batch, Context, Method, MethodConfig
 from trainers.processes import Processes, Stop, joined, peak_memory_mib
 from trainers.run_options import RunOptions
+from trainers.transfer import begin, resumed
 from trainers.validation import measure
 from trainers.vgg import open_features
 from trainers.weights import BEST, LAST, save_weights
@@ -110,6 +111,9 @@ class Training:
         self.method, self.features = build_method(job, processes.device)
         compile_networks(self.method.networks.values(), options.compile, processes.device)
         self.states = States(job.out, options.keep)
+        # All processes of a new run take the networks of the first.
+        new = processes.is_first and not self.states.paths()
+        self.begun_with = begin(self.method, options) if new else {}
         self.step, self.best_db = 0, -math.inf
         self.averages, self.rate = Averages(), Rate()
         self.alarmed: set[str] = set()
@@ -118,7 +122,7 @@ class Training:
     def identity(self) -> dict[str, Any]:
         """Return what a run must keep to be the same run."""
         fixed = {"seed": self.job.options.seed, "data": _fingerprint(self.data), "vgg": self.features}
-        return {"system": self.method.name, **as_values(self.job.config), **fixed}
+        return {"system": self.method.name, **as_values(self.job.config), **fixed, **self.begun_with}
 
     def resume(self) -> None:
         """Take the newest state of the run's folder, if it has one; write down what the run is made of."""
@@ -142,6 +146,7 @@ class Training:
         """Go on from `state`, and return where metrics.jsonl ended then; refuse one of another run."""
         if state.get("format") != FORMAT:
             raise ValueError(f"{self.job.out} was begun by another version of trainers: name another --out")
+        self.begun_with = resumed(state["identity"], self.job.options)
         lines = differences(state["identity"], self.identity())
         if lines:
             raise ValueError(
@@ -277,7 +282,7 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         """Return what is said of weights."""
-        return {"step": self.step, "seed": self.job.options.seed, "vgg": self.features}
+        return {"step": self.step, "seed": self.job.options.seed, "vgg": self.features, **self.begun_with}
 
     def summary(self) -> dict[str, Any]:
         """Return what came of the run."""

@@ -94,7 +94,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         said = (file.metadata() or {}).get("sha256")
-    if said is not None and said != _tensors_sha256(tensors):
+    if said is not None and said != tensors_sha256(tensors):
         raise ValueError("the tensors do not have the SHA-256 that the file states")
     return tensors
 
@@ -102,12 +102,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def write_kept(path: Path, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Write tensors with a SHA-256 of their own and where they are from, whole or not at all."""
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    encoded = save(tensors, {"sha256": _tensors_sha256(tensors), "origin": origin})
+    encoded = save(tensors, {"sha256": tensors_sha256(tensors), "origin": origin})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, [(0, encoded)], len(encoded))
 
 
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal digits, of the names, shapes, types and values of tensors on the CPU."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())

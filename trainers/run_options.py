@@ -14,7 +14,10 @@ RANDOM_FEATURES = "random"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What does not belong to a system; of it only `seed` and `vgg_weights` change what comes out."""
+    """What does not belong to a system.
+
+    Of it only `seed`, `vgg_weights`, `init_from` and `blur_encoder` change what comes out.
+    """
 
     out: Path | None = option(None, "Folder of the run; the same command continues it. [default: runs/NAME]")
     preset: str = option("default", "Named values of the options below, which --config, --set and flags override.")
@@ -27,6 +30,12 @@ class RunOptions:
     resident: str = option("auto", "Hold all images on the device, where they fit.", choices=RESIDENT)
     compile: str = option("off", "Compile the networks; graphs replays CUDA graphs.", choices=COMPILE)
     vgg_weights: str | None = option(None, "File of VGG-19's weights, or random for trials. [default: downloaded]")
+    init_from: Path | None = option(
+        None, "Run of the same system whose networks this one starts from, or a file of its weights or states."
+    )
+    blur_encoder: Path | None = option(
+        None, "Run or weights that the blur encoder is taken from, for systems that have one."
+    )
     keep: int = option(2, "Training states kept; the newest is continued, the others are its reserve.")
     validate_every: int = option(1000, "Steps from one measurement on validation pairs to the next.")
     save_every: int = option(1000, "Steps from one saved state to the next.")
