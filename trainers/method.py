@@ -1,9 +1,8 @@
 """The contract between a system and the loop: its Config, networks, optimisers, `step` and `update`."""
 
 import copy
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,96 +11,16 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from blurgen.options import option
+from blurgen.options import Chosen
+from trainers.method_config import (  # noqa: F401  the contract is imported from here, its options with it
+    CommonConfig,
+    MethodConfig,
+    PerceptualConfig,
+    learning_rate_factor,
+    require_weights,
+)
 from trainers.noise import Noise
 from trainers.vgg import CONV3_3
-
-SCHEDULES = ("linear", "exponential", "constant")
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """The options that every system has, with the same names; a system overrides the defaults and adds its own."""
-
-    width: int = option(64, "Channels of the first layers; the others are multiples of it.")
-    batch: int = option(8, "Images of each domain in a step, over all processes together.")
-    crop: int = option(128, "Side of the training crops, px.")
-    flips: bool = option(True, "Mirror crops left to right at random.")
-    lr: float = option(2e-4, "Learning rate of Adam before it decays.")
-    beta1: float = option(0.5, "First moment's decay of Adam.")
-    beta2: float = option(0.999, "Second moment's decay of Adam.")
-    weight_decay: float = option(0.0, "Weight decay of Adam (L2, added to the gradient).")
-    clip_norm: float = option(0.0, "Largest gradient norm of a side; 0 leaves it alone.")
-    schedule: str = option("linear", "How the learning rate falls after the constant epochs.", choices=SCHEDULES)
-    constant_epochs: int = option(100, "Epochs at the full learning rate.")
-    decay_epochs: int = option(100, "Epochs in which the learning rate falls.")
-    decay_rate: float = option(0.9, "Factor of the learning rate per epoch of an exponential decay.")
-    ema: float = option(0.999, "Decay of the averaged weights that eval and deblur use.")
-
-    def __post_init__(self) -> None:
-        """Refuse values that nothing can be trained with."""
-        for name in ("width", "batch", "crop"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name):g}")
-        if not (0 < self.lr < math.inf and 0 < self.decay_rate <= 1):
-            raise ValueError(f"lr must be above 0 and decay_rate in (0, 1], got {self.lr:g} and {self.decay_rate:g}")
-        require_weights(self, ("weight_decay", "clip_norm"))
-        if min(self.constant_epochs, self.decay_epochs) < 0 or not self.epochs:
-            raise ValueError("constant_epochs and decay_epochs must be at least 0, and not both 0")
-
-    @property
-    def fed_crop(self) -> int:
-        """Side of the crops that a step is given, px; more than `crop` where the system cuts that out itself."""
-        return self.crop
-
-    @property
-    def epochs(self) -> int:
-        """Length of the whole schedule."""
-        return self.constant_epochs + self.decay_epochs
-
-    @property
-    def features_normalised(self) -> bool:
-        """Whether VGG-19, where a loss needs it, is given images normalised as those it was trained on."""
-        return False
-
-
-@dataclass(frozen=True)
-class PerceptualConfig(MethodConfig):
-    """The options of a system with losses on features of VGG-19."""
-
-    feature_input: str = option(
-        "raw",
-        "What VGG-19 is given: images in [-1, 1] as they are, as the public codes do, or normalised as it was trained.",
-        choices=("raw", "imagenet"),
-    )
-
-    @property
-    def features_normalised(self) -> bool:
-        """Whether VGG-19 is given images normalised as those it was trained on."""
-        return self.feature_input == "imagenet"
-
-
-def require_weights(config: Any, names: Iterable[str]) -> None:
-    """Raise a ValueError unless the fields `names` of `config` are finite and not negative."""
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise ValueError(f"{name} must be at least 0 and finite, got {getattr(config, name)}")
-
-
-def learning_rate_factor(config: MethodConfig, epoch: int) -> float:
-    """Return what the learning rate is multiplied with in `epoch`, counted from 0.
-
-    Linear: 1 - max(0, e - constant) / (decay + 1), the formula of the public CycleGAN code. Exponential: rate to the
-    power of the epochs since the constant ones. Beyond the schedule the last epoch's factor stays.
-    """
-    epoch = min(epoch, config.epochs - 1)
-    decaying = max(0, epoch - config.constant_epochs)
-    if config.schedule == "linear":
-        return 1 - decaying / (config.decay_epochs + 1)
-    return config.decay_rate**decaying if config.schedule == "exponential" else 1.0
 
 
 @dataclass(frozen=True)
@@ -149,6 +68,11 @@ class Method(ABC):
 
     Attributes
     ----------
+    pairing : str
+        What it trains on: "unpaired" or "paired" images of shards, or a "single" image.
+    keeps_best : bool
+        Whether the weights that do best on validation images are kept apart. Where other networks are trained at each
+        step, the last ones count.
     networks : nn.ModuleDict
         All that is trained, by name.
     optimizers : dict
@@ -163,12 +87,13 @@ class Method(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    Config: ClassVar[type[MethodConfig]]
+    Config: ClassVar[type[CommonConfig]]
     Restorer: ClassVar[type["Restorer"]]
     pairing: ClassVar[str] = "unpaired"
+    keeps_best: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
 
-    def __init__(self, config: MethodConfig, context: Context | None = None):
+    def __init__(self, config: CommonConfig, context: Context | None = None):
         self.config = config
         self.context = context = context or Context()
         self.restorer = self.Restorer(config)
@@ -188,6 +113,23 @@ class Method(ABC):
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update every side that is due; return the unweighted, detached losses by name, 0-d tensors."""
+
+    @classmethod
+    def fitted(cls, config: Any, height: int, width: int) -> Any:
+        """Return `config` for an image to train on, of a size in px; only where `pairing` is "single"."""
+        raise TypeError(f"{cls.name} trains on more than one image")
+
+    @classmethod
+    def milestones(cls, config: Any) -> tuple[int, ...]:
+        """Return the steps from which on a step costs something else, the first included, equally far apart."""
+        return (0,)
+
+    def reconstruction(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return what the averaged weights begin from, what they make of it, and the image that it should be.
+
+        Each is (1, 3, H, W). None where nothing but blurred images is restored.
+        """
+        return None
 
     @classmethod
     def arrays(cls, config: MethodConfig) -> tuple[str, str]:
@@ -321,12 +263,29 @@ class Restorer(nn.Module):
         Size of the code of the blur, 0 where there is none.
     dropout : float
         Share of the values inside that training drops, 0 where it drops none.
+    frugal : bool
+        Whether it needs little memory for an image of any size, because it works in strips of rows itself.
     """
 
     multiple: int = 4
     scale: int = 1
     latent: int = 0
     dropout: float = 0.0
+    frugal: bool = False
+
+    def choose(self, way: Chosen | None) -> None:
+        """Restore in that way from now on, and None in the usual one.
+
+        Raises
+        ------
+        ValueError
+            A way that there is not, or settings that it has not.
+        """
+        if way is not None:
+            raise ValueError(
+                "--infer chooses between the ways in which a system trained on a single image restores, and this one "
+                f"has a single way, got {way.name!r}: leave it out"
+            )
 
     def encode(self, blurred: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (B, latent) of the code of the blur; only where `latent` is not 0."""
