@@ -20,8 +20,9 @@ from blurgen.options import build
 from trainers import losses
 from trainers.data import DataOptions, open_data
 from trainers.method import Batch, Context
+from trainers.models.deblurgan import DeblurGANConfig
 from trainers.models.vegan import RESCALED, VEGAN, VEGANConfig
-from trainers.vgg import CONV3_3, open_features
+from trainers.vgg import CONV3_3, VGG19, open_features
 
 NAME = "vegan"
 CPU = torch.device("cpu")
@@ -230,17 +231,87 @@ def test_the_feed_gives_images_as_large_as_scales_need(tmp_path):
         data.feed(tiny_config(NAME, **{**RSC, "rsc_source": 60}))
 
 
-def test_presets_are_those_of_paper_and_public_code():
-    for preset, gp, variants in (
-        ("default", "sample", False),
-        ("official", "pixel", False),
-        ("paper", "sample", False),
-        ("all", "sample", True),
-    ):
-        config = build(VEGANConfig, VEGAN.presets[preset])
-        assert (config.gp, config.spl, config.smooth, config.rsc) == (gp, variants, variants, variants)
-        assert (config.lr, config.schedule, config.epochs, config.crop) == (1e-4, "constant", 15, 256)
-        assert config.fed_crop == (360 if variants else 256)
+@pytest.mark.parametrize(
+    ("preset", "gp", "variants"),
+    [
+        ("default", "sample", ()),
+        ("official", "pixel", ()),
+        ("paper", "sample", ()),
+        ("spl", "sample", ("spl",)),
+        ("smooth", "sample", ("smooth",)),
+        ("rsc", "sample", ("rsc",)),
+        ("all", "sample", ("spl", "smooth", "rsc")),
+    ],
+)
+def test_presets_are_those_of_paper_and_public_code_and_each_variant(preset, gp, variants):
+    config = build(VEGANConfig, VEGAN.presets[preset])
+    assert config.gp == gp
+    assert tuple(name for name in ("spl", "smooth", "rsc") if getattr(config, name)) == variants
+    assert (config.lr, config.schedule, config.epochs, config.crop) == (1e-4, "constant", 15, 256)
+    assert config.fed_crop == (360 if "rsc" in variants else 256)
+
+
+# What a field is beside, what it is set to, and in which epoch.
+LATE = {"decay_epochs": 10, "schedule": "linear"}
+ACTING = {
+    "schedule": ({"decay_epochs": 10}, "linear", 20),
+    "constant_epochs": (LATE, 18, 20),
+    "decay_epochs": (LATE, 30, 20),
+    "spl": ({}, True, 0),
+    "smooth": ({}, True, 0),
+    "smoothness": (SMOOTH, 3.0, 0),
+    "smooth_alpha": (SMOOTH, 10.0, 0),
+    "rsc": ({"rsc_source": 48}, True, 0),
+    "rsc_mode": (RSC, "jitter", 0),
+    "rsc_sigma": (RSC, 3.0, 0),
+    "rsc_source": (RSC, 40, 0),
+    "blocks": ({}, 1, 0),
+    "dropout": ({}, 0.1, 0),
+    "critic_updates": ({}, 2, 0),
+    "content": ({}, 10.0, 0),
+    "adversarial": ({}, 3.0, 0),
+    "gp": ({}, "pixel", 0),
+    "gradient_penalty": ({}, 1.0, 0),
+    "feature_input": ({}, "imagenet", 0),
+    "lr": ({}, 1e-3, 0),
+    "batch": ({}, 1, 0),
+    "crop": ({}, 36, 0),
+}
+
+
+def weights_after_a_step(base, changes, epoch, monkeypatch):
+    """Return all weights after one step on the images that the Config asks for."""
+    config = tiny_config(NAME, **{"critic_updates": 1, **base, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = FewLayers(3, config.features_normalised)
+        method = rescaled(VEGAN(config, Context(CPU, features)))
+    monkeypatch.setattr("trainers.models.vegan.SCALED_LAYERS", (0, 2))
+    method.set_epoch(epoch)
+    method.step(larger_batch(config))
+    return torch.cat([p.detach().flatten() for p in method.networks.parameters()])
+
+
+class FewLayers(VGG19):
+    """The first layers of VGG-19, of random weights."""
+
+    def __init__(self, last, normalised):
+        super().__init__(last, normalised)
+        rng = torch.Generator().manual_seed(0)
+        for p in self.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng) / 20)
+
+
+@pytest.mark.parametrize("field", ACTING)
+def test_every_field_acts_on_what_is_learned(field, monkeypatch):
+    base, value, epoch = ACTING[field]
+    before, after = (weights_after_a_step(base, changes, epoch, monkeypatch) for changes in ({}, {field: value}))
+    assert before.shape != after.shape or (before - after).abs().max() > 1e-5
+
+
+def test_no_field_of_its_own_is_left_out():
+    own = {name for config in (VEGANConfig, DeblurGANConfig) for name in config.__annotations__}
+    assert own <= set(ACTING)
 
 
 @pytest.mark.parametrize(

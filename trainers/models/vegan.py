@@ -1,4 +1,15 @@
-"""VEGAN: DeblurGAN for street scenes, with a scaled perceptual loss, a smoothness loss and random-scale crops."""
+"""VEGAN: DeblurGAN for street scenes, with a scaled perceptual loss, a smoothness loss and random-scale crops.
+
+What is built on is O. Kupyn et al., CVPR 2018 (see `trainers.models.deblurgan`). "Paper" and "code" below are VEGAN's
+own, of which no reference can be given here. In that code the crops of random scale are not normalised at one time and
+the smoothness loss has no gradient, so its published rows for these two do not show what the losses are worth; here
+both are as they were meant.
+
+References
+----------
+The form of the smoothness loss: C. Godard, O. Mac Aodha, G. J. Brostow, CVPR 2017, eq. 3. Scaled perceptual loss: the
+layers of K. Simonyan, A. Zisserman, ICLR 2015.
+"""
 
 import math
 from collections.abc import Callable
@@ -72,6 +83,9 @@ class VEGAN(DeblurGAN):
         "default": {},
         "official": {"gp": "pixel"},
         "paper": {},
+        "spl": {"spl": True},
+        "smooth": {"smooth": True},
+        "rsc": {"rsc": True},
         "all": {"spl": True, "smooth": True, "rsc": True},
     }
 
