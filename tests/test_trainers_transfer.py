@@ -1,11 +1,12 @@
 """Starting from another run: what is taken over, what is recorded, and that nothing of it is needed later."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_system import job, read_state, states, train_here, write_shards
+from toy_system import job, lines, read_state, states, train_here, write_shards
 
 from trainers.loop import build_method
 from trainers.transfer import begin, read_origin
@@ -148,3 +149,111 @@ def test_a_file_of_a_state_gives_that_state(here):
     assert torch.equal(given.networks["generator_sharp.encoder.1.weight"], expected)
     newest = read_origin(job("as-cyclegan", init_from="v2").options.init_from)
     assert not torch.equal(newest.networks["generator_sharp.encoder.1.weight"], expected)
+
+
+# The blur encoder
+
+DISENTANGLED = {
+    "disentangled": {"width": 2, "scales": 1, "crop": 32, "batch": 2, "domain": "text", "generator_every": 1},
+    "disentangled-sr": {"width": 2, "scales": 1, "crop": 32, "batch": 2, "generator_every": 1},
+}
+
+
+def encoder_of(path):
+    """Return the blur encoder in the newest state of a run, or in a file of weights."""
+    path = Path(path)
+    tensors = load_file(path) if path.is_file() else read_state(states(path)[-1], path)["method"]["networks"]
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("blur_encoder.")}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory):
+    """Return a folder with shards in two resolutions and a run `donor` whose blur encoder has learned."""
+    folder = tmp_path_factory.mktemp("donor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_shards(folder / "shards.h5", crop=32, lowres=(2,))
+        train_here("disentangled", steps=2, out="donor", lr=0.01, ema=0.5, **PLAIN, **DISENTANGLED["disentangled"])
+    return folder
+
+
+@pytest.fixture
+def beside(donor, tmp_path, monkeypatch):
+    """Change into a copy of that folder."""
+    shutil.copytree(donor, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", DISENTANGLED)
+def test_a_frozen_blur_encoder_is_that_of_the_other_run_and_moves_in_no_way(beside, name):
+    values = {**PLAIN, **DISENTANGLED[name], "out": "frozen", "lr": 0.01, "weight_decay": 0.1}
+    train_here(name, steps=1, blur_encoder="donor", freeze_blur_encoder=True, **values)
+    given = encoder_of("donor")
+    before = read_state("00000001.pt", "frozen")
+    assert len(bytes.fromhex(before["identity"]["blur_encoder"])) == 32
+    shutil.rmtree("donor")
+    train_here(name, steps=3, freeze_blur_encoder=True, **values)
+    assert equal(encoder_of("frozen"), given)
+    assert equal(encoder_of("frozen/last.safetensors"), given)
+    after = read_state("00000003.pt", "frozen")["method"]["networks"]
+    moved = {
+        key.partition(".")[0]
+        for key, value in after.items()
+        if not torch.equal(value, before["method"]["networks"][key])
+    }
+    assert moved == {key.partition(".")[0] for key in after} - {"blur_encoder"}
+
+
+def test_a_blur_encoder_that_is_not_frozen_learns_on(beside):
+    name = "disentangled"
+    values = {**PLAIN, **DISENTANGLED[name], "out": "free", "lr": 0.01}
+    train_here(name, steps=1, blur_encoder="donor/last.safetensors", **values)
+    averaged, given = encoder_of("donor/last.safetensors"), encoder_of("donor")
+    assert not equal(averaged, given)
+    work = job(name, blur_encoder="donor/last.safetensors", **values)
+    method = build_method(work, CPU)[0]
+    begin(method, work.options)
+    own = {f"blur_encoder.{key}": value for key, value in method.networks["blur_encoder"].state_dict().items()}
+    assert equal(own, averaged)
+    assert not equal(encoder_of("free"), averaged)
+    assert "kl" in method.config.weights
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"width": 4, "blur_encoder": "donor"}, r"donor: blur_encoder\..* has no place here.*has width 2 \(here 4\)$"),
+        ({"latent": 3, "blur_encoder": "donor"}, r"that run has latent 8 \(here 3\)$"),
+        ({"freeze_blur_encoder": True}, "begins, which is at random: name a trained one with --blur-encoder RUN"),
+        ({"blur_encoder": "cyclegan"}, "is of cyclegan, which has no blur encoder: name a run that has one"),
+    ],
+)
+def test_a_blur_encoder_that_does_not_fit_is_refused(beside, tmp_path, values, sentence):
+    if "cyclegan" in values.values():
+        train_here("cyclegan", steps=1, out="cyclegan", width=2, blocks=1, crop=32, batch=2, **PLAIN)
+    with pytest.raises(ValueError, match=sentence):
+        train_here("disentangled", steps=1, out="new", **{**PLAIN, **DISENTANGLED["disentangled"], **values})
+    assert not (tmp_path / "new").exists()
+
+
+def test_sharp_and_blurred_images_of_different_sets_are_trained_on(beside):
+    write_shards(Path("other.h5"), crop=32, seed=5)
+    values = {**DISENTANGLED["disentangled"], "domain": "photo", "perceptual": 1.0, "vgg_weights": "random"}
+    train_here("disentangled", steps=2, out="cross", sharp="other.h5", blurred="shards.h5", device="cpu", **values)
+    logged = {key for line in lines("cross") for key in line}
+    assert logged >= {"perceptual", "perceptual_random"}
+    roles = [line.split("\t") for line in Path("cross/split.tsv").read_text().splitlines()[1:]]
+    assert {key[0] for role, _, key in roles if role == "sharp"} == {"5"}
+    assert {key[0] for role, _, key in roles if role != "sharp"} == {"0"}
+
+
+def test_the_preset_gives_the_perceptual_loss_ten_times_the_weight():
+    from trainers.models.disentangled import Disentangled
+
+    plain, crossed = (Disentangled.Config(**Disentangled.presets[name]).weights for name in ("default", "cross-domain"))
+    assert crossed == plain | {"perceptual": 1.0, "perceptual_random": 1.0}
+    assert plain["perceptual"] == 0.1

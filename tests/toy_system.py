@@ -104,8 +104,8 @@ class Toy(Method):
         self.fakes = list(state["fakes"])
 
 
-def write_shards(path: Path, count: int = 24, crop: int = 16, seed: int = 0) -> Path:
-    """Write `count` samples of as many sources: smooth noise, and the same averaged over 3 px."""
+def write_shards(path: Path, count: int = 24, crop: int = 16, seed: int = 0, lowres: tuple[int, ...] = ()) -> Path:
+    """Write `count` samples of as many sources: smooth noise, and averaged over 3 px; `lowres` ones, too."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, crop // 4, crop // 4, 3))
     sharp = coarse.repeat(4, axis=1).repeat(4, axis=2)
@@ -114,7 +114,12 @@ def write_shards(path: Path, count: int = 24, crop: int = 16, seed: int = 0) -> 
     meta["id"] = meta["source"] = np.arange(count)
     rows = [source_row(f"{seed}-{i}.png", sha256(f"{seed} {i}".encode()).digest(), crop, crop) for i in range(count)]
     arrays = {"sharp": sharp.astype(np.uint8), "blurred": blurred.astype(np.uint8)}
-    write_shard(path, Layout(crop), arrays, meta, np.array(rows, SOURCE), {"plan": {}, "licence": {}})
+    for factor in lowres:
+        for side in ("sharp", "blurred"):
+            cells = arrays[side].reshape(count, crop // factor, factor, crop // factor, factor, 3)
+            arrays[f"{side}_x{factor}"] = cells.mean((2, 4)).astype(np.uint8)
+    layout = Layout(crop, lowres=lowres)
+    write_shard(path, layout, arrays, meta, np.array(rows, SOURCE), {"plan": {}, "licence": {}})
     return path
 
 

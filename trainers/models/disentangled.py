@@ -21,7 +21,7 @@ from trainers.losses import (
     l1,
     over_scales,
 )
-from trainers.method import Batch, Method, PerceptualConfig, Restorer, frozen, require_weights
+from trainers.method import Batch, Context, Method, PerceptualConfig, Restorer, frozen, require_weights
 from trainers.nets.blur_encoder import BlurEncoder
 from trainers.nets.content_encoder import ContentEncoder, content_stem
 from trainers.nets.content_generator import ContentGenerator, GeneratorBranch
@@ -57,6 +57,7 @@ class DisentangledConfig(PerceptualConfig):
     decay_epochs: int = option(40, "Epochs in which the learning rate falls; paper 40.")
     domain: str = option("photo", "Text needs no perceptual loss.", choices=("photo", "text"))
     latent: int = option(8, "Size of the blur code; paper 8.")
+    freeze_blur_encoder: bool = option(False, "Leave the blur encoder as --blur-encoder or --init-from give it.")
     scales: int = option(3, "Scales of each critic; the crop must be at least 16 px at the coarsest.")
     generator_every: int = option(2, "Steps, each with an update of the critics, per update of the generators; code 2.")
     code_noise: float = option(1.0, "Standard deviation of the noise on content codes in training; code 1.")
@@ -98,7 +99,8 @@ class DisentangledConfig(PerceptualConfig):
     def weights(self) -> dict[str, float]:
         """Loss -> weight, of those that have one."""
         weights = {name: getattr(self, name) for name in WEIGHTS}
-        weights["kl"] *= self.batch if self.kl_sum else 1
+        # Of a blur encoder that learns nothing, there is nothing to be had for it.
+        weights["kl"] *= 0 if self.freeze_blur_encoder else self.batch if self.kl_sum else 1
         if weights["perceptual"] is None:
             weights["perceptual"] = 0.0 if self.domain == "text" else PERCEPTUAL_OF_FACES
         if weights["perceptual_random"] is None:
@@ -171,7 +173,14 @@ class Disentangled(Method):
             "perceptual_random": 0.0,
             "color": 0.0,
         },
+        # Sharp and blurred images of other contents: features hold on to what is seen. The paper says "higher".
+        "cross-domain": {"perceptual": 1.0},
     }
+
+    def __init__(self, config: DisentangledConfig, context: Context | None = None):
+        super().__init__(config, context)
+        if config.freeze_blur_encoder:
+            self.networks["blur_encoder"].requires_grad_(False)
 
     @classmethod
     def needs_features(cls, config: DisentangledConfig) -> bool:
@@ -197,7 +206,8 @@ class Disentangled(Method):
     def sides(self) -> dict[str, tuple[str, ...]]:
         """Return what the critics' and what the generators' optimiser trains."""
         critics = tuple(name for name in self.networks if name.startswith("critic"))
-        return {"critics": critics, "generators": tuple(name for name in self.networks if name not in critics)}
+        untrained = (*critics, "blur_encoder") if self.config.freeze_blur_encoder else critics
+        return {"critics": critics, "generators": tuple(name for name in self.networks if name not in untrained)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the critics, and every `generator_every` steps encoders and generators."""
