@@ -30,7 +30,10 @@ class DeblurOptions:
     )
     scratch: Path | None = option(None, "Folder for what does not fit in memory. [default: that of the results]")
     z_samples: int | None = option(None, "Write so many results per image, with codes of the blur drawn at random.")
-    seed: int = option(0, "Seed of these draws.")
+    mc_dropout: bool = option(
+        False, "Drop values at random as in training, which the public code of DeblurGAN does; of whole images alone."
+    )
+    seed: int = option(0, "Seed of the draws of --z-samples and --mc-dropout.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ from trainers.bands import run_in_bands
 from trainers.deblur_options import TILES
 from trainers.memory import usable_bytes, whole_image_bytes
 from trainers.method import Restorer
+from trainers.noise import Noise
 from trainers.padding import PaddedImage, RestoredImage
 from trainers.processes import device_named
 from trainers.rows import trace_encoding, trace_restoring
@@ -62,6 +64,8 @@ class Means:
         What feature maps may take; see `usable_bytes` for the default.
     scratch : Path, optional
         Folder for temporary files of the exact mode, where the memory is too small for what it keeps.
+    dropout_seed : int, optional
+        Drop values as in training, drawn for this seed and the image; of whole images only.
     """
 
     device: torch.device
@@ -69,6 +73,7 @@ class Means:
     tiles: str = "auto"
     memory_bytes: int | None = None
     scratch: Path | None = None
+    dropout_seed: int | None = None
 
     @property
     def memory(self) -> int:
@@ -86,6 +91,7 @@ def deblur_image(
     memory_gib: float | None = None,
     scratch: str | os.PathLike | None = None,
     epsilon: np.ndarray | None = None,
+    dropout_seed: int | None = None,
 ) -> np.ndarray:
     """Return the deblurred image, (scale H, scale W, 3 or 4) of the dtype of `image`.
 
@@ -108,6 +114,8 @@ def deblur_image(
         Folder for temporary files; the system's by default.
     epsilon : (latent,) array, optional
         Draws the code of the blur: mean + epsilon * deviation. The mean by default.
+    dropout_seed : int, optional
+        Drop values as in training, drawn for this seed and the image. Nothing is dropped by default.
 
     Raises
     ------
@@ -121,7 +129,8 @@ def deblur_image(
         model = load_weights(model)
     restorer = model.restorer if isinstance(model, Weights) else model
     memory = None if memory_gib is None else int(memory_gib * GIB)
-    means = Means(device_named(device), precision, tiles, memory, None if scratch is None else Path(scratch))
+    folder = None if scratch is None else Path(scratch)
+    means = Means(device_named(device), precision, tiles, memory, folder, dropout_seed)
     drawn = None if epsilon is None else torch.as_tensor(np.asarray(epsilon, np.float32)).reshape(1, -1)
     restored = deblur_colors(restorer.to(means.device).eval(), colors, means, drawn)
     return restored if alpha is None else np.dstack([restored, enlarge_alpha(alpha, restorer.scale)])
@@ -177,7 +186,7 @@ def deblur_colors(
     with autocast(means.precision, means.device):
         mode = choose_mode(restorer, image, means)
         if mode == "whole":
-            restored.fill(0, restorer(image.whole(), epsilon))
+            restored.fill(0, _restore_whole(restorer, image.whole(), epsilon, dropout_noise(colors, means)))
         else:
             z = _encode_in_bands(restorer, image, means, epsilon)
             (_restore_exactly if mode == "exact" else _restore_fast)(restorer, image, z, means, restored.fill, progress)
@@ -185,15 +194,46 @@ def deblur_colors(
     return restored.pixels
 
 
+def _restore_whole(restorer: Restorer, image: Tensor, epsilon: Tensor | None, noise: Noise | None) -> Tensor:
+    return restorer(image, epsilon) if noise is None else restorer.restore_dropping(image, noise)
+
+
+def dropout_noise(colors: np.ndarray, means: Means) -> Noise | None:
+    """Return the random numbers of a dropout, the same for the same image and seed on the same kind of device."""
+    if means.dropout_seed is None:
+        return None
+    digest = blake2b(repr((colors.shape, colors.dtype.str)).encode() + colors.tobytes(), digest_size=8).digest()
+    return Noise(means.dropout_seed, 0, (int.from_bytes(digest),), means.device)
+
+
+def check_dropout(restorer: Restorer, means: Means) -> None:
+    """Raise a ValueError where values shall be dropped, and there is no dropout or the image is computed in parts."""
+    if means.dropout_seed is None:
+        return
+    if not restorer.dropout:
+        raise ValueError("--mc-dropout keeps the dropout of training, and this run was trained without: leave it out")
+    if means.tiles in ("exact", "fast"):
+        raise ValueError(f"--mc-dropout drops values of whole images alone: leave out --tiles {means.tiles}")
+
+
 def choose_mode(restorer: Restorer, image: PaddedImage, means: Means) -> str:
     """Return "whole", "exact" or "fast"; raises `TooLarge` where whole is asked for and does not fit."""
+    check_dropout(restorer, means)
+    if restorer.frugal:
+        return "whole"
     if means.tiles == "exact":
         return "exact"
-    needed, memory = whole_image_bytes(restorer, image.height, image.width), means.memory
+    dropping = means.dropout_seed is not None
+    needed, memory = whole_image_bytes(restorer, image.height, image.width, dropping), means.memory
     if needed <= memory:
         return "whole"
     if means.tiles == "fast":
         return "fast"
+    if dropping:
+        raise TooLarge(
+            f"the image needs {needed / GIB:.1f} GiB with --mc-dropout, more than the {memory / GIB:.1f} GiB allowed: "
+            "raise --memory-gib, or leave --mc-dropout out"
+        )
     if means.tiles == "whole":
         raise TooLarge(
             f"the image needs {needed / GIB:.1f} GiB as a whole, more than the {memory / GIB:.1f} GiB allowed: "

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from trainers.method import Restorer
+from trainers.noise import Noise
 
 # More memory makes nothing faster on a CPU; and other programs want theirs.
 MOST_OF_RAM_BYTES = 6 << 30
@@ -65,20 +66,30 @@ def meta_twin(module: nn.Module) -> Any:
     return copy.deepcopy(module, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors})
 
 
-def activation_bytes(restorer: Restorer, height: int, width: int) -> int:
+class _Sizes(Noise):
+    """Random numbers without values."""
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        return torch.empty(len(self.samples), *shape, device=self.device)
+
+
+def activation_bytes(restorer: Restorer, height: int, width: int, dropping: bool = False) -> int:
     """Return the peak of the feature maps of `restorer` on one image of a size that is a multiple of its own, float32.
+
+    With `dropping` a dropout is drawn and applied.
 
     Nothing is computed: the pass runs on the meta device, whose tensors have sizes alone.
     """
-    twin = meta_twin(restorer)
+    twin, nowhere = meta_twin(restorer), torch.device("meta")
     with torch.no_grad(), _LiveBytes() as live:
-        twin(torch.empty(1, 3, height, width, device="meta"))
+        image = torch.empty(1, 3, height, width, device=nowhere)
+        twin.restore_dropping(image, _Sizes(0, 0, (0,), nowhere)) if dropping else twin(image)
     return live.peak
 
 
-def whole_image_bytes(restorer: Restorer, height: int, width: int) -> int:
+def whole_image_bytes(restorer: Restorer, height: int, width: int, dropping: bool = False) -> int:
     """Return what a pass over the whole image needs beside the weights and what was there before: a bound."""
-    return int((1 + OVERHEAD_SHARE) * activation_bytes(restorer, height, width)) + OVERHEAD_BYTES
+    return int((1 + OVERHEAD_SHARE) * activation_bytes(restorer, height, width, dropping)) + OVERHEAD_BYTES
 
 
 def weight_bytes(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ from blurgen.progress import ProgressLine
 from blurgen.sources import BadImage
 from blurgen.sources.full_depth import Pixels
 from trainers.deblur_options import DeblurOptions
-from trainers.infer import GIB, Means, TooLarge, deblur_colors, enlarge_alpha, explain
+from trainers.infer import GIB, Means, TooLarge, check_dropout, deblur_colors, enlarge_alpha, explain
 from trainers.method import Restorer
 from trainers.noise import Noise
 from trainers.pictures import (
@@ -130,7 +130,9 @@ def deblur_photographs(
         raise ValueError(f"--z-samples draws codes of the blur, and {weights.method.name} has none: leave it out")
     device = device_named(options.device)
     memory = None if options.memory_gib is None else int(options.memory_gib * GIB)
-    means = Means(device, options.precision, options.tiles, memory, options.scratch or options.out)
+    dropout_seed = options.seed if options.mc_dropout else None
+    means = Means(device, options.precision, options.tiles, memory, options.scratch or options.out, dropout_seed)
+    check_dropout(weights.restorer, means)
     outcome = Outcome(len(jobs))
     with ProgressLine(quiet, "images") as line:
         run = _Run(options, weights.restorer.to(device), means, outcome, None if quiet else line)
