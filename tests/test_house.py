@@ -37,8 +37,8 @@ TRAINERS_FLOORS = [
     {"losses", "method", "method_config", "pool"},
     {"nets"},
     {"blocks", "vgg"},
-    {"arithmetic", "deblur_options", "eval_options", "noise", "order", "padding", "pictures", "pretrained"}
-    | {"processes", "run_options", "splits"},
+    {"arithmetic", "deblur_options", "eval_options", "infer_options", "noise", "order", "padding", "pictures"}
+    | {"pretrained", "processes", "pyramid", "resizing", "run_options", "splits"},
 ]
 PACKAGES = {"blurgen": FLOORS, "trainers": TRAINERS_FLOORS}
 FLOOR = {

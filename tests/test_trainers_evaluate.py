@@ -129,9 +129,9 @@ def test_weights_alone_are_measured_with_a_warning(run, tmp_path, folders):
     with pytest.raises(ValueError, match="what to measure on is missing: give --data SHARDS or --pairs BLURRED SHARP"):
         evaluate(EvalOptions(), weights)
     with pytest.raises(ValueError, match="--data and --pairs both say what to measure on"):
-        evaluate(EvalOptions(data=tmp_path), weights, folders)
+        evaluate(EvalOptions(data=(tmp_path,)), weights, folders)
     with pytest.raises(FileNotFoundError, match=r"none.h5 does not exist: name shards with --data"):
-        evaluate(EvalOptions(data=tmp_path / "none.h5"), weights)
+        evaluate(EvalOptions(data=(tmp_path / "none.h5",)), weights)
 
 
 def test_input_alone_needs_no_weights(folders):

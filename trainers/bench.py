@@ -18,6 +18,7 @@ from trainers.infer import Means, choose_mode, deblur_colors
 from trainers.method import Restorer
 from trainers.metrics import Metric
 from trainers.padding import PaddedImage
+from trainers.resizing import enlarged
 
 INPUT, OUTPUT, WHITE, MEAN = "input", "output", "white", "mean"
 COST, SHIFT = ("seconds", "peak_mib"), ("shift_y", "shift_x")
@@ -33,8 +34,8 @@ class Measured:
     height, width : int
         In px.
     rows : dict
-        "input", "output" and more -> name of a metric -> value. "output" has `COST`, too; where images were aligned
-        each has ``shift_y`` and ``shift_x``, the px by which the image lay below and right of the sharp one.
+        "input", "output" and more -> name of a metric -> value. What was restored has `COST`, too; where images were
+        aligned each has ``shift_y`` and ``shift_x``, the px by which the image lay below and right of the sharp one.
     """
 
     key: str
@@ -84,6 +85,38 @@ class Deblurring:
         return deblur_colors(self._restorer, blurred, self._prepared.get(blurred.shape, self._means))
 
 
+class Enlarging:
+    """A function from a blurred image to one restored by a system that does not enlarge, bicubically enlarged.
+
+    Parameters
+    ----------
+    deblurring : Deblurring
+    factor : int
+        How many times larger the result is.
+    first : bool
+        Enlarge what is given to the system, not what it makes.
+    """
+
+    def __init__(self, deblurring: Deblurring, factor: int, first: bool):
+        self._deblurring, self._factor, self._first = deblurring, factor, first
+
+    def prepare(self, blurred: np.ndarray) -> None:
+        """Do what is done once for each size."""
+        self._deblurring.prepare(self._given(blurred))
+
+    def __call__(self, blurred: np.ndarray) -> np.ndarray:
+        """Return the restored image."""
+        restored = self._deblurring(self._given(blurred))
+        return restored if self._first else enlarged(restored, self._factor)
+
+    def _given(self, blurred: np.ndarray) -> np.ndarray:
+        return enlarged(blurred, self._factor) if self._first else blurred
+
+
+Restorations = Mapping[str, Deblurring | Enlarging]
+"""Row -> what makes its image of a blurred one; "output" is the system that is measured."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """What is done with each pair.
@@ -92,28 +125,31 @@ class Bench:
     ----------
     metrics : mapping
         Name -> function of an image and the sharp one.
-    output : Deblurring or None
+    restorations : mapping
     meter : Meter
     align : int
         Largest shift, px.
     blank : bool
         Measure blank pages, too.
+    scale : int
+        How many times larger sharp images are than blurred ones, which are bicubically enlarged to be measured.
     """
 
     metrics: Mapping[str, Metric]
-    output: Deblurring | None
+    restorations: Restorations
     meter: "Meter"
     align: int = 0
     blank: bool = False
+    scale: int = 1
 
     def measure(self, pair: Pair) -> Measured:
         """Return all values of a pair."""
-        images, cost = {INPUT: pair.blurred}, {}
-        if self.output:
-            self.output.prepare(pair.blurred)
-            images[OUTPUT], cost[OUTPUT] = self.meter.run(self.output, pair.blurred)
-            # Whatever the arithmetic of the network, that of the metrics stays.
-            set_precision("fp32", self.meter.device)
+        images, cost = {INPUT: enlarged(pair.blurred, self.scale)}, {}
+        for row, restoration in self.restorations.items():
+            restoration.prepare(pair.blurred)
+            images[row], cost[row] = self.meter.run(restoration, pair.blurred)
+        # Whatever the arithmetic of the networks, that of the metrics stays.
+        set_precision("fp32", self.meter.device)
         if self.blank:
             images[WHITE] = np.full_like(pair.sharp, 255)
             images[MEAN] = np.full_like(pair.sharp, np.rint(pair.sharp.mean((0, 1))))

@@ -86,11 +86,13 @@ def run_group(ctx: click.Context) -> None:
 def _run_command(name: str) -> click.Command:
     from trainers.data import DataOptions
     from trainers.models import method_class
+    from trainers.single import SINGLE, SingleOptions
 
     system = method_class(name)
+    data_options = SingleOptions if system.pairing == SINGLE else DataOptions
 
     @click.command(name, help=f"Train {name} ({system.paper}), or continue to train it.")
-    @click_options(DataOptions)
+    @click_options(data_options)
     @click_options(RunOptions, parts=False)
     @click_options(system.Config, parts=False)
     @click.option("--dry-run", is_flag=True, help="Take a few steps, print sizes and times, write nothing.")
@@ -104,7 +106,7 @@ def _run_command(name: str) -> click.Command:
         quiet: bool,
         **flags: Any,
     ) -> None:
-        parts = (system.Config, DataOptions, RunOptions)
+        parts = (system.Config, data_options, RunOptions)
         try:
             config, data, options = resolve_together(parts, flags, config_file, assignments, partial(_preset, system))
         except ValueError as error:
@@ -177,19 +179,27 @@ def eval_command(
         raise WrongUsage(str(error)) from error
     with Stoppable("starts anew"):
         from trainers import report
-        from trainers.evaluate import evaluate
+        from trainers.evaluate import evaluate_each
 
-        evaluation = evaluate(options, weights, pairs, quiet)
-        folder = options.out or report.default_folder(evaluation, options)
-        files = [str(path) for path in report.write(evaluation, folder)] if folder else []
-    facts = report.summary(evaluation) | {"files": files}
+        evaluations = evaluate_each(options, weights, pairs, quiet)
+        summaries = []
+        for evaluation, folder in zip(evaluations, report.folders_of(evaluations, options), strict=True):
+            files = [str(path) for path in report.write(evaluation, folder)] if folder else []
+            summaries.append(report.summary(evaluation) | {"files": files})
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        click.echo(json.dumps(summaries[0] if len(summaries) == 1 else {"sets": summaries}, indent=1))
         return
-    for note in facts.pop("notes"):
+    for number, (evaluation, facts) in enumerate(zip(evaluations, summaries, strict=True)):
+        click.echo("\n" if number else "", nl=False)
+        _show(facts, report.table(evaluation))
+
+
+def _show(facts: dict[str, Any], table: str) -> None:
+    """Print one evaluation."""
+    for note in facts["notes"]:
         click.echo(note, err=True)
-    echo({name: value for name, value in facts.items() if name not in ("rows", "files")}, False)
-    click.echo("\n".join(["", report.table(evaluation), "", *files]))
+    echo({name: value for name, value in facts.items() if name not in ("rows", "files", "notes")}, False)
+    click.echo("\n".join(["", table, "", *facts["files"]]))
 
 
 @main.command("deblur")

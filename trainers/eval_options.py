@@ -14,14 +14,21 @@ DOWNLOAD = "download"
 class EvalOptions:
     """What is measured, and how."""
 
-    data: Path | None = option(None, "Shards to measure on. [default: those of the run]")
+    data: tuple[Path, ...] = option(
+        (), "Shards to measure on; may be repeated, for a table of each. [default: those of the run]"
+    )
     split: str = option("test", "Which images of the run's shards: all is all it did not train on.", choices=SPLITS)
     match: str | None = option(None, "Regular expression of what tells the names of --pairs apart, such as _blur.")
     limit: int | None = option(None, "Measure at most so many pairs, spread evenly over all.")
     out: Path | None = option(None, "Folder of the results. [default: eval/NAME beside the weights]")
     align: int = option(0, "Shift every image by up to so many px to where it fits the sharp one best.")
+    beside: Path | None = option(
+        None, "Run or weights of a system that does not enlarge, to compare an enlarging one with, beside bicubic."
+    )
     blank: bool = option(False, "Measure a white page, and one of the sharp image's mean colour, too.")
     device: str = option("auto", "Where it runs; auto takes a GPU where there is one.", choices=DEVICES)
+    mc_dropout: bool = option(False, "Drop values at random as in training, which the public code of DeblurGAN does.")
+    seed: int = option(0, "Seed of the draws of --mc-dropout.")
     precision: str = option("fp32", "Arithmetic: tf32 and bf16 are faster on a GPU.", choices=PRECISIONS)
     vgg_weights: str | None = option(None, "File of VGG-19's weights for d_vgg, download, or random for trials.")
     alexnet_weights: Path | None = option(None, "File of AlexNet's weights for lpips.")
@@ -31,6 +38,8 @@ class EvalOptions:
         """Refuse what measures nothing."""
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
         if self.align < 0:
             raise ValueError(f"align must be at least 0, got {self.align}")
 

@@ -2,20 +2,21 @@
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from blurgen.progress import ProgressLine
 from trainers.arithmetic import set_precision
-from trainers.bench import Bench, Deblurring, Measured, Meter
-from trainers.data import PairSet
+from trainers.bench import OUTPUT, Bench, Deblurring, Enlarging, Measured, Meter, Restorations
+from trainers.data import ARRAYS, PairSet
 from trainers.eval_options import EvalOptions
-from trainers.held_out import SPLIT_TABLE, FolderPairs, HeldOut, folder_pairs, read_roles, shard_pairs
-from trainers.infer import Means
+from trainers.held_out import SPLIT_TABLE, FolderPairs, HeldOut, Roles, folder_pairs, read_roles, shard_pairs
+from trainers.infer import Means, check_dropout
 from trainers.lpips import KEPT, LEAST_PX, open_lpips
 from trainers.metrics import METRICS, Metric, d_vgg, learned
 from trainers.pretrained import cache_folder
@@ -39,14 +40,18 @@ class Evaluation:
         What was measured, in the same order.
     notes : tuple of str
         A sentence on each thing that was left out, or could not be checked.
-    output : Deblurring or None
+    restorations : mapping
+        Row -> what made its images; "output" is the system that was measured.
+    scale : int
+        How many times larger it makes images.
     """
 
     facts: dict[str, Any]
     images: tuple[Measured, ...]
     pairs: PairSet | FolderPairs
     notes: tuple[str, ...]
-    output: Deblurring | None = field(repr=False, default=None)
+    restorations: Restorations = field(repr=False, default_factory=dict)
+    scale: int = 1
 
     @property
     def counted(self) -> list[Measured]:
@@ -70,12 +75,14 @@ class Evaluation:
     @property
     def gain_db(self) -> float:
         """Mean gain of the output over the input in PSNR, dB."""
-        return _mean_and_spread([image.merit_db for image in self.counted])[0] if self.output else math.nan
+        if OUTPUT not in self.restorations:
+            return math.nan
+        return _mean_and_spread([image.merit_db for image in self.counted])[0]
 
     @property
     def improved(self) -> int:
         """How many outputs are nearer to the sharp image than the input, in PSNR."""
-        return sum(image.merit_db > 0 for image in self.counted) if self.output else 0
+        return sum(image.merit_db > 0 for image in self.counted) if OUTPUT in self.restorations else 0
 
 
 def _mean_and_spread(values: list[float]) -> tuple[float, float]:
@@ -90,7 +97,16 @@ def _mean_and_spread(values: list[float]) -> tuple[float, float]:
 def evaluate(
     options: EvalOptions, weights: Path | None = None, folders: tuple[Path, Path] | None = None, quiet: bool = True
 ) -> Evaluation:
-    """Return how well weights restore the pairs that they were not trained on.
+    """Return how well weights restore the pairs of one set that they were not trained on; see `evaluate_each`."""
+    if len(options.data) > 1:
+        raise ValueError(f"data must name one set here, got {len(options.data)}: evaluate_each takes several")
+    return evaluate_each(options, weights, folders, quiet)[0]
+
+
+def evaluate_each(
+    options: EvalOptions, weights: Path | None = None, folders: tuple[Path, Path] | None = None, quiet: bool = True
+) -> list[Evaluation]:
+    """Return how well weights restore the pairs that they were not trained on, of each set of ``options.data``.
 
     Parameters
     ----------
@@ -109,15 +125,27 @@ def evaluate(
     """
     device = device_named(options.device)
     set_precision(options.precision, device)
-    loaded = load_weights(weights, device) if weights else None
-    held_out = find_pairs(options, loaded, folders)
+    systems = load_systems(options, weights, device)
+    sets = [None] if folders is not None else _shards(options, systems.weights)
+    # What cannot be measured on is to be known before anything is measured.
+    held_out = [find_pairs(options, systems, path, folders) for path in sets]
     metrics, origins = _metrics(options, device)
-    output = Deblurring(loaded.restorer, Means(device, options.precision)) if loaded else None
-    bench = Bench(metrics, output, Meter(device), options.align, options.blank)
-    pairs = held_out.pairs.limited(options.limit)
+    restorations = _restorations(systems, _means(options, systems, device))
+    bench = Bench(metrics, restorations, Meter(device), options.align, options.blank, systems.scale)
+    facts = _facts(options, systems, origins) | {"device": _device_name(device)}
+    return [
+        _evaluation(bench, found, facts | _place(options, path, folders), options.limit, quiet)
+        for path, found in zip(sets, held_out, strict=True)
+    ]
+
+
+def _evaluation(
+    bench: Bench, held_out: HeldOut, facts: Mapping[str, Any], limit: int | None, quiet: bool
+) -> Evaluation:
+    pairs = held_out.pairs.limited(limit)
     images = _measured(bench, pairs, quiet)
-    facts = _facts(options, loaded, folders, origins) | {"device": _device_name(device), "images": len(images)}
-    evaluation = Evaluation(facts, images, pairs, held_out.notes, output)
+    facts = {**facts, "images": len(images)}
+    evaluation = Evaluation(facts, images, pairs, held_out.notes, bench.restorations, bench.scale)
     equal = len(images) - len(evaluation.counted)
     if not equal:
         return evaluation
@@ -142,28 +170,97 @@ def _measured(bench: Bench, pairs: PairSet | FolderPairs, quiet: bool) -> tuple[
     return tuple(images)
 
 
-def find_pairs(options: EvalOptions, weights: Weights | None, folders: tuple[Path, Path] | None) -> HeldOut:
-    """Return the pairs that are to be measured, of those that `weights` were not trained on."""
-    roles = read_roles(weights.path.parent) if weights else {}
+class Systems(NamedTuple):
+    """The weights that are measured, and those of a system that does not enlarge to compare them with."""
+
+    weights: Weights | None
+    beside: Weights | None
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the system makes images."""
+        return self.weights.restorer.scale if self.weights else 1
+
+
+def load_systems(options: EvalOptions, weights: Path | None, device: torch.device) -> Systems:
+    """Return the weights named by `weights` and by ``options.beside``.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        Weights that cannot be read, or that there is nothing to compare in.
+    """
+    loaded = load_weights(weights, device) if weights else None
+    if options.beside is None:
+        return Systems(loaded, None)
+    if loaded is None or loaded.restorer.scale == 1:
+        raise ValueError("--beside compares systems that enlarge with others: give a run of such a system to measure")
+    beside = load_weights(options.beside, device)
+    if beside.restorer.scale > 1:
+        raise ValueError(
+            f"--beside must be a system that does not enlarge, and {beside.path} holds {beside.method.name}: "
+            "give a run of disentangled"
+        )
+    return Systems(loaded, beside)
+
+
+def _means(options: EvalOptions, systems: Systems, device: torch.device) -> Means:
+    means = Means(device, options.precision, dropout_seed=options.seed if options.mc_dropout else None)
+    if systems.weights:
+        check_dropout(systems.weights.restorer, means)
+    elif options.mc_dropout:
+        raise ValueError("--mc-dropout drops values inside of a network: give a run to measure, or leave it out")
+    return means
+
+
+def _restorations(systems: Systems, means: Means) -> Restorations:
+    if systems.weights is None:
+        return {}
+    restorations: dict[str, Deblurring | Enlarging] = {OUTPUT: Deblurring(systems.weights.restorer, means)}
+    if systems.beside:
+        name, deblurring = systems.beside.method.name, Deblurring(systems.beside.restorer, means)
+        restorations[f"bicubic, then {name}"] = Enlarging(deblurring, systems.scale, first=True)
+        restorations[f"{name}, then bicubic"] = Enlarging(deblurring, systems.scale, first=False)
+    return restorations
+
+
+def find_pairs(
+    options: EvalOptions, systems: Systems, shards: Path | None, folders: tuple[Path, Path] | None
+) -> HeldOut:
+    """Return the pairs that are to be measured, of `shards` or `folders`, that no weights were trained on."""
+    if folders is not None and options.data:
+        raise ValueError("--data and --pairs both say what to measure on: give one of them")
+    roles: dict[str, frozenset[str]] = {}
+    notes = []
+    for weights in filter(None, systems):
+        used = read_roles(weights.path.parent)
+        if used is None:
+            notes.append(
+                f"there is no {SPLIT_TABLE} beside {weights.path}: it may have been trained on some of these images"
+            )
+        roles = _joined(roles, used or {})
     if folders is not None:
-        if options.data is not None:
-            raise ValueError("--data and --pairs both say what to measure on: give one of them")
-        held_out = folder_pairs(*folders, options.match, roles)
+        held_out = folder_pairs(*folders, options.match, roles, systems.scale)
     else:
-        held_out = shard_pairs(_shards(options, weights), options.split, roles)
-    if roles is not None:
-        return held_out
-    unchecked = f"there is no {SPLIT_TABLE} beside {weights.path}: it may have been trained on some of these images"
-    return HeldOut(held_out.pairs, (*held_out.notes, unchecked))
+        arrays = systems.weights.method.arrays(systems.weights.config) if systems.weights else ARRAYS
+        held_out = shard_pairs(shards, options.split, roles, arrays)
+    return HeldOut(held_out.pairs, (*held_out.notes, *notes))
 
 
-def _shards(options: EvalOptions, weights: Weights | None) -> Path:
-    path = options.data or (_data_of_run(weights.path.parent) if weights else None)
-    if path is None:
+def _joined(roles: Roles, others: Roles) -> dict[str, frozenset[str]]:
+    none: frozenset[str] = frozenset()
+    return {digest: roles.get(digest, none) | others.get(digest, none) for digest in {**roles, **others}}
+
+
+def _shards(options: EvalOptions, weights: Weights | None) -> list[Path]:
+    of_run = _data_of_run(weights.path.parent) if weights and not options.data else None
+    paths = list(options.data) or [path for path in [of_run] if path]
+    if not paths:
         raise ValueError("what to measure on is missing: give --data SHARDS or --pairs BLURRED SHARP")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: name shards with --data, or folders with --pairs")
-    return path
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: name shards with --data, or folders with --pairs")
+    return paths
 
 
 def _data_of_run(run: Path) -> Path | None:
@@ -189,17 +286,24 @@ def _metrics(options: EvalOptions, device: torch.device) -> tuple[dict[str, Metr
     return metrics, origins
 
 
-def _facts(
-    options: EvalOptions, weights: Weights | None, folders: tuple[Path, Path] | None, origins: dict[str, str]
-) -> dict[str, Any]:
+def _place(options: EvalOptions, shards: Path | None, folders: tuple[Path, Path] | None) -> dict[str, Any]:
+    """Return what is measured on."""
+    if folders:
+        return {side: str(folder) for side, folder in zip(("blurred", "sharp"), folders, strict=True)}
+    return {"data": str(shards), "split": options.split}
+
+
+def _facts(options: EvalOptions, systems: Systems, origins: dict[str, str]) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    if weights:
+    if weights := systems.weights:
         facts |= {"weights": str(weights.path), "system": weights.method.name, "step": weights.facts.get("step")}
         facts["precision"] = options.precision
-    if folders:
-        facts |= {side: str(folder) for side, folder in zip(("blurred", "sharp"), folders, strict=True)}
-    else:
-        facts |= {"data": str(_shards(options, weights)), "split": options.split}
+    if systems.scale > 1:
+        facts["scale"] = systems.scale
+    if systems.beside:
+        facts["beside"] = str(systems.beside.path)
+    if options.mc_dropout:
+        facts["dropout_seed"] = options.seed
     if options.align:
         facts["aligned_by_up_to_px"] = options.align
     return facts | {f"weights_of_{name}": origin for name, origin in origins.items()}

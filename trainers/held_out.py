@@ -16,6 +16,7 @@ from blurgen.sources.folder import FolderSource
 from blurgen.sources.keys import decode_key
 from trainers.data import ARRAYS, Pair, PairSet
 from trainers.pretrained import file_sha256
+from trainers.resizing import reduced
 from trainers.splits import samples_of, used_sources
 
 SPLIT_TABLE = "split.tsv"
@@ -64,7 +65,7 @@ def read_roles(folder: Path) -> Roles | None:
     return roles
 
 
-def shard_pairs(path: Path, split: str, roles: Roles | None) -> HeldOut:
+def shard_pairs(path: Path, split: str, roles: Roles | None, arrays: tuple[str, str] = ARRAYS) -> HeldOut:
     """Return the pairs of shards.
 
     Of shards that the run kept test images of: those, or its validation images, or with "all" whatever it did not train
@@ -78,6 +79,8 @@ def shard_pairs(path: Path, split: str, roles: Roles | None) -> HeldOut:
         "test", "validation" or "all".
     roles : mapping or None
         From `read_roles`.
+    arrays : (str, str)
+        Names of the sharp and the blurred images.
 
     Raises
     ------
@@ -85,9 +88,9 @@ def shard_pairs(path: Path, split: str, roles: Roles | None) -> HeldOut:
         There are no such pairs.
     """
     shards = open_shards(path)
-    for name in ARRAYS:
+    for name in arrays:
         if name not in shards.layout.arrays:
-            raise ValueError(f"{path} holds no {name} images: pairs of both are needed to measure with")
+            raise ValueError(f"{path} holds no {name} images: {_way_to(name)}")
     rows = used_sources(shards)
     used_for = [(roles or {}).get(digest.tobytes().hex(), frozenset()) for digest in shards.sources["sha256"][rows]]
     is_own = any("test" in used for used in used_for)
@@ -99,7 +102,13 @@ def shard_pairs(path: Path, split: str, roles: Roles | None) -> HeldOut:
         raise ValueError(_nothing_left(path, split, all(used & TRAINED_ON for used in used_for)))
     trained = sum(bool(used & TRAINED_ON) for used in used_for)
     notes = () if is_own or not trained else (_left_out(trained, len(rows)),)
-    return HeldOut(PairSet(shards, samples_of(shards, rows[wanted])), notes)
+    return HeldOut(PairSet(shards, samples_of(shards, rows[wanted]), arrays), notes)
+
+
+def _way_to(name: str) -> str:
+    if name in ARRAYS:
+        return "pairs of both are needed to measure with"
+    return f"make shards with `blurgen make --lowres {name.rpartition('_x')[2]}`"
 
 
 def _nothing_left(path: Path, split: str, all_trained: bool) -> str:
@@ -126,10 +135,13 @@ class FolderPairs(Sequence):
     ----------
     blurred, sharp : FolderSource
     files : sequence of Files
+    scale : int
+        How many times larger the sharp images shall be. Blurred ones that are as large are reduced, and what both have
+        beyond a multiple of it, at the right and below, is cut off.
     """
 
-    def __init__(self, blurred: FolderSource, sharp: FolderSource, files: Sequence[Files]):
-        self.blurred, self.sharp, self.files = blurred, sharp, files
+    def __init__(self, blurred: FolderSource, sharp: FolderSource, files: Sequence[Files], scale: int = 1):
+        self.blurred, self.sharp, self.files, self.scale = blurred, sharp, files, scale
 
     def __len__(self) -> int:
         return len(self.files)
@@ -137,20 +149,27 @@ class FolderPairs(Sequence):
     def __getitem__(self, index: int) -> Pair:
         """Return pair `index`; raises `BadImage` with the name of a file that can't be read."""
         files = self.files[index]
-        sides = (
-            _named(source, key, source.read) for source, key in zip((self.blurred, self.sharp), files, strict=True)
+        blurred, sharp = (
+            _named(source, key, source.read).sharp
+            for source, key in zip((self.blurred, self.sharp), files, strict=True)
         )
-        return Pair(*(picture.sharp for picture in sides), files.blurred)
+        if self.scale > 1 and blurred.shape == sharp.shape:
+            height, width = (side // self.scale * self.scale for side in sharp.shape[:2])
+            blurred = reduced(np.ascontiguousarray(blurred[:height, :width]), self.scale)
+            sharp = np.ascontiguousarray(sharp[:height, :width])
+        return Pair(blurred, sharp, files.blurred)
 
     def limited(self, limit: int | None) -> "FolderPairs":
         """Return at most `limit` pairs, spread evenly over all; None is no limit."""
         if limit is None or limit >= len(self):
             return self
         chosen = [self.files[number * len(self) // limit] for number in range(limit)]
-        return FolderPairs(self.blurred, self.sharp, chosen)
+        return FolderPairs(self.blurred, self.sharp, chosen, self.scale)
 
 
-def folder_pairs(blurred: Path, sharp: Path, match: str | None = None, roles: Roles | None = None) -> HeldOut:
+def folder_pairs(
+    blurred: Path, sharp: Path, match: str | None = None, roles: Roles | None = None, scale: int = 1
+) -> HeldOut:
     """Return the pairs of two folders.
 
     Two files are a pair when their paths below the folders are equal without the suffix, and without what `match`
@@ -164,13 +183,15 @@ def folder_pairs(blurred: Path, sharp: Path, match: str | None = None, roles: Ro
         Regular expression of what tells the names of a pair apart, such as ``_blur``.
     roles : mapping or None
         From `read_roles`.
+    scale : int
+        See `FolderPairs`.
 
     Raises
     ------
     FileNotFoundError
         A folder is missing.
     ValueError
-        There is no pair, none that the run did not train on, or the two images of a pair are not of one size.
+        There is no pair, none that the run did not train on, or the two images of a pair are of sizes that do not fit.
     """
     for folder in (blurred, sharp):
         if not folder.is_dir():
@@ -186,14 +207,14 @@ def folder_pairs(blurred: Path, sharp: Path, match: str | None = None, roles: Ro
         )
     notes = [f"{len(alone)} images have no partner and are left out, such as {alone[0]!r}"] if alone else []
     for pair in files:
-        _require_one_size(pair, *sources)
+        _require_sizes(pair, *sources, scale)
     trained = _trained(roles or {})
     kept = [pair for pair in files if not _digests(pair, *sources) & trained] if trained else files
     if not kept:
         raise ValueError(f"the run trained on every pair of {blurred} and {sharp}: name folders of other images")
     if len(kept) < len(files):
         notes.append(_left_out(len(files) - len(kept), len(files)))
-    return HeldOut(FolderPairs(*sources, kept), tuple(notes))
+    return HeldOut(FolderPairs(*sources, kept, scale), tuple(notes))
 
 
 def _pattern(match: str | None) -> re.Pattern:
@@ -212,11 +233,14 @@ def _matched(blurred: Iterable[str], sharp: Sequence[str], cut: re.Pattern) -> t
     return [Files(key, partner) for key, partner in partner_of.items() if partner is not None], alone
 
 
-def _require_one_size(pair: Files, blurred: FolderSource, sharp: FolderSource) -> None:
+def _require_sizes(pair: Files, blurred: FolderSource, sharp: FolderSource, scale: int) -> None:
     sizes = [_named(source, key, source.size) for source, key in zip((blurred, sharp), pair, strict=True)]
-    if sizes[0] != sizes[1]:
-        given = " and ".join(f"{width}x{height}" for width, height in sizes)
-        raise ValueError(f"{pair.blurred} and {pair.sharp} must be of one size, got {given} px")
+    enlarged = tuple(scale * side for side in sizes[0])
+    if (sizes[0] == sizes[1] and min(sizes[0]) >= scale) or enlarged == tuple(sizes[1]):
+        return
+    given = " and ".join(f"{width}x{height}" for width, height in sizes)
+    rule = "of one size" if scale == 1 else f"of one size, or the sharp one {scale} times larger"
+    raise ValueError(f"{pair.blurred} and {pair.sharp} must be {rule}, got {given} px")
 
 
 def _named(source: FolderSource, key: str, read: Callable[[str], _Read]) -> _Read:

@@ -16,6 +16,7 @@ from blurgen.shards import write_atomically
 from trainers.bench import COST, INPUT, MEAN, OUTPUT, SHIFT, WHITE, Measured
 from trainers.eval_options import EvalOptions
 from trainers.evaluate import Evaluation
+from trainers.resizing import enlarged
 
 TILE_PX, LINE_PX, GAP_PX, MOST_ENLARGED = 480, 22, 4, 2
 GRAY = 160
@@ -31,10 +32,16 @@ def table(evaluation: Evaluation) -> str:
     lines = [["", "median dB", *(_UNITS.get(name, name) for name in columns)]]
     for row, median in evaluation.median_psnr_db.items():
         cells = [_cell(name, *means[row][name]) if name in means[row] else "" for name in columns]
-        lines.append([_ROWS.get(row, row), f"{median:.2f}", *cells])
+        lines.append([_label(evaluation, row), f"{median:.2f}", *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def _label(evaluation: Evaluation, row: str) -> str:
+    if row == INPUT and evaluation.scale > 1:
+        return f"{INPUT}, bicubic"
+    return _ROWS.get(row, row)
 
 
 def _cell(name: str, mean: float, spread: float) -> str:
@@ -47,7 +54,7 @@ def _cell(name: str, mean: float, spread: float) -> str:
 def summary(evaluation: Evaluation) -> dict[str, Any]:
     """Return the facts, and row -> metric -> mean and std; what is not defined or not finite is None."""
     facts = dict(evaluation.facts)
-    if evaluation.output:
+    if evaluation.restorations:
         facts |= {"gain_db": _plain(round(evaluation.gain_db, 4)), "improved": evaluation.improved}
     rows = {
         row: {name: {"mean": _plain(mean), "std": _plain(std)} for name, (mean, std) in values.items()}
@@ -58,6 +65,24 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
     return facts | {"notes": list(evaluation.notes), "rows": rows}
 
 
+def folders_of(evaluations: Sequence[Evaluation], options: EvalOptions) -> list[Path | None]:
+    """Return a folder for each evaluation: ``--out``, or where there are several a folder of each set in it.
+
+    Without ``--out`` they are the `default_folder`; sets of one name are numbered.
+    """
+    found: list[Path | None] = []
+    for evaluation in evaluations:
+        folder = default_folder(evaluation, options)
+        if options.out:
+            folder = options.out / _set_name(evaluation) if len(evaluations) > 1 else options.out
+        wanted, number = folder, 1
+        while folder is not None and folder in found:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        found.append(folder)
+    return found
+
+
 def default_folder(evaluation: Evaluation, options: EvalOptions) -> Path | None:
     """Return ``eval/NAME`` beside the weights; None without weights.
 
@@ -66,13 +91,17 @@ def default_folder(evaluation: Evaluation, options: EvalOptions) -> Path | None:
     facts = evaluation.facts
     if "weights" not in facts:
         return None
-    if "blurred" in facts:
-        blurred, sharp = (Path(facts[side]).resolve() for side in ("blurred", "sharp"))
-        parts = [blurred.parent.name or "pairs"] if blurred.parent == sharp.parent else [blurred.name, sharp.name]
-    else:
-        parts = [Path(facts["data"]).stem, facts["split"]]
+    parts = [_set_name(evaluation)]
     parts += [f"{name}{value}" for name, value in (("aligned", options.align), ("limit", options.limit)) if value]
     return Path(facts["weights"]).parent / "eval" / "-".join(parts)
+
+
+def _set_name(evaluation: Evaluation) -> str:
+    facts = evaluation.facts
+    if "data" in facts:
+        return f"{Path(facts['data']).stem}-{facts['split']}"
+    blurred, sharp = (Path(facts[side]).resolve() for side in ("blurred", "sharp"))
+    return blurred.parent.name or "pairs" if blurred.parent == sharp.parent else f"{blurred.name}-{sharp.name}"
 
 
 def write(evaluation: Evaluation, folder: Path) -> list[Path]:
@@ -113,17 +142,19 @@ def _plain(value: float) -> float | None:
 def example_sheet(evaluation: Evaluation) -> np.ndarray:
     """Return the best, the median and the worst image as ``input | output | target``, (H, W, 3) uint8.
 
-    They are ranked by the gain in PSNR, or by the PSNR of the input where nothing was restored.
+    Before the target is what other systems make, where there are some. Images are ranked by the gain in PSNR, or by
+    the PSNR of the input where nothing was restored.
     """
     images = evaluation.images
     blurred = [index for index, image in enumerate(images) if image.is_blurred]
     ranked = sorted(blurred or range(len(images)), key=lambda index: -images[index].merit_db)
     places = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
-    columns = [INPUT, *([OUTPUT] if evaluation.output else []), "target"]
+    columns = [_label(evaluation, INPUT), *evaluation.restorations, "target"]
     strips = [_caption(" | ".join(columns))]
     for name, index in places.items():
         pair, image = evaluation.pairs[index], evaluation.images[index]
-        pictures = [pair.blurred, *([evaluation.output(pair.blurred)] if evaluation.output else []), pair.sharp]
+        restored = [restoration(pair.blurred) for restoration in evaluation.restorations.values()]
+        pictures = [enlarged(pair.blurred, evaluation.scale), *restored, pair.sharp]
         strips += [_caption(f"{name}: {_said(image)}"), _side_by_side(pictures)]
     return stack(*strips)
 

@@ -10,6 +10,7 @@ from trainers.data import PairSet
 from trainers.method import Restorer
 from trainers.metrics import psnr
 from trainers.padding import PaddedImage, RestoredImage
+from trainers.resizing import enlarged
 
 MOST_PAIRS, SHEET_ROWS = 64, 4
 
@@ -21,7 +22,7 @@ class Measured:
     Attributes
     ----------
     psnr_db, input_psnr_db : float
-        PSNR of the restored images, and of the blurred ones as they are.
+        PSNR of the restored images, and of the blurred ones as they are, bicubically enlarged where systems enlarge.
     rows : list
         (input, output, target) of the first few pairs, each (H, W, 3) uint8.
     """
@@ -42,12 +43,13 @@ def measure(restorer: Restorer, pairs: PairSet, device: torch.device) -> Measure
     """
     values, rows = [], []
     for blurred, sharp, _ in pairs.limited(MOST_PAIRS):
-        if np.array_equal(blurred, sharp):
+        shown = enlarged(blurred, restorer.scale)
+        if np.array_equal(shown, sharp):
             continue
         restored = restore(restorer, blurred, device)
-        values.append((psnr(restored, sharp), psnr(blurred, sharp) if blurred.shape == sharp.shape else np.nan))
+        values.append((psnr(restored, sharp), psnr(shown, sharp)))
         if len(rows) < SHEET_ROWS:
-            rows.append((blurred, restored, sharp))
+            rows.append((shown, restored, sharp))
     return Measured(*np.mean(values, axis=0).tolist(), rows) if values else None
 
 

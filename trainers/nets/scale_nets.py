@@ -1,0 +1,73 @@
+"""The two networks of one scale of SinGAN: five 3x3 convolutions without padding, batch norms in between."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.blocks import initialise
+
+RADIUS_PX = 5
+"""How far an output pixel sees, px: it and its critic judge patches of 11 x 11."""
+
+
+def _body(width: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inputs in (3, width, width, width):
+        layers += [nn.Conv2d(inputs, width, 3), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+    return layers
+
+
+def _begun(network: nn.Module) -> None:
+    """Draw the weights of convolutions from N(0, 0.02²), those of norms from N(1, 0.02²)."""
+    initialise(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+
+
+class ScaleGenerator(nn.Module):
+    """What a scale adds to the enlarged image of the scale below.
+
+    Parameters
+    ----------
+    width : int
+        Channels of every layer.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = nn.Sequential(*_body(width), nn.Conv2d(width, 3, 3), nn.Tanh())
+        _begun(self)
+
+    def forward(self, noise: Tensor, below: Tensor) -> Tensor:
+        """Return below + tanh(net(noise + below)) of images (B, 3, H, W), both with zeros around them."""
+        return below + self.layers(F.pad(noise + below, [RADIUS_PX] * 4))
+
+    def in_strips(self, noise: Tensor, below: Tensor, rows: int) -> Tensor:
+        """Return the same in little memory, `rows` rows at a time; only in evaluation mode, where pixels are apart."""
+        padded, strips = F.pad(noise + below, [RADIUS_PX] * 4), []
+        for top in range(0, below.shape[2], rows):
+            bottom = min(top + rows, below.shape[2])
+            strips.append(below[:, :, top:bottom] + self.layers(padded[:, :, top : bottom + 2 * RADIUS_PX]))
+        return torch.cat(strips, 2)
+
+
+class ScaleCritic(nn.Module):
+    """A judge of the patches of one scale.
+
+    Parameters
+    ----------
+    width : int
+        Channels of every layer.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = nn.Sequential(*_body(width), nn.Conv2d(width, 1, 3))
+        _begun(self)
+        # It cancels in the difference between real and fake.
+        self.layers[-1].bias.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, 1, H - 10, W - 10) of images (B, 3, H, W) of at least 11 px."""
+        return self.layers(image)
