@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from toy_system import start, write_shards
 
 from trainers.cli import main
+from trainers.models import method_class
 from trainers.weights import load_weights
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +69,8 @@ def test_help_of_a_system_lists_every_option_of_it_with_words(name):
     for parameter in command.params:
         assert parameter.help, parameter.name
         assert parameter.opts[0] in shown
-    for field in ("--width", "--batch", "--crop", "--lr", "--seed", "--data", "--precision"):
+    source = "--image" if method_class(name).pairing == "single" else "--data"
+    for field in ("--width", "--batch", "--crop", "--lr", "--seed", source, "--precision"):
         assert field in shown
 
 

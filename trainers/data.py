@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -110,6 +110,8 @@ class Data:
     pairing: str
     seed: int
     dealt: tuple[tuple[Shards, dict[str, np.ndarray]], ...]
+    # Of interest where a system is trained on one image.
+    protocol: ClassVar[str | None] = None
 
     def steps_per_epoch(self, batch: int) -> int:
         """Return the steps in which the larger side is seen once."""

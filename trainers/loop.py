@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from trainers.checkpoints import STATES, States, differences, parse_state
 from trainers.data import Data, DataOptions, open_data
 from trainers.feed import Feed
 from trainers.logs import SHEETS, Averages, Log, Rate, write_sheet
-from trainers.method import Batch, Context, Method, MethodConfig
+from trainers.method import Batch, CommonConfig, Context, Method
 from trainers.processes import Processes, Stop, joined, peak_memory_mib
+from trainers.rebuilding import rebuilt
 from trainers.run_options import RunOptions
+from trainers.single import SINGLE, SingleData, SingleFeed, SingleOptions, open_single
 from trainers.transfer import begin, resumed
 from trainers.validation import measure
 from trainers.vgg import open_features
@@ -43,8 +45,8 @@ class Job:
     """What is to be trained, on what, and how."""
 
     system: type[Method]
-    config: MethodConfig
-    data: DataOptions
+    config: CommonConfig
+    data: DataOptions | SingleOptions
     options: RunOptions
 
     @property
@@ -101,20 +103,21 @@ class Training:
     """
 
     def __init__(self, job: Job, processes: Processes):
-        self.job, self.processes = job, processes
-        config, options = job.config, job.options
-        processes.share(config.batch)
+        options = job.options
+        processes.share(job.config.batch)
         set_precision(options.precision, processes.device)
-        self.data = open_data(job.data, job.system.pairing, options.seed, job.system.arrays(config))
+        self.data, config = _open(job)
+        self.job, self.processes = replace(job, config=config), processes
         self.epoch_steps = self.data.steps_per_epoch(config.batch)
         self.total = options.total_steps(self.epoch_steps, config.epochs)
-        self.method, self.features = build_method(job, processes.device)
+        self.method, self.features = build_method(self.job, processes.device)
         compile_networks(self.method.networks.values(), options.compile, processes.device)
         self.states = States(job.out, options.keep)
         # All processes of a new run take the networks of the first.
         new = processes.is_first and not self.states.paths()
         self.begun_with = begin(self.method, options) if new else {}
         self.step, self.best_db = 0, -math.inf
+        self.measured: dict[str, Any] = {}
         self.averages, self.rate = Averages(), Rate()
         self.alarmed: set[str] = set()
         self.log: Log | None = None
@@ -173,7 +176,7 @@ class Training:
         if self.log:
             self.log.close()
 
-    def feed(self) -> Feed:
+    def feed(self) -> Feed | SingleFeed:
         """Return the batches of this process."""
         options, processes = self.job.options, self.processes
         return self.data.feed(
@@ -185,12 +188,12 @@ class Training:
             world=processes.world,
         )
 
-    def run(self, feed: Feed, quiet: bool) -> None:
+    def run(self, feed: Feed | SingleFeed, quiet: bool) -> None:
         """Train on the batches of `feed` to the end; Ctrl-C and SIGTERM end it after the step, once all is saved."""
         if self.step >= self.total:
             return
         quiet = quiet or not self.processes.is_first
-        if not (len(self.data.validation) or quiet):
+        if self.method.keeps_best and not (len(self.data.validation) or quiet):
             tqdm.write("there are no validation pairs: no sheets, and the last weights count as the best", sys.stderr)
         with Stop(self.processes) as stop, ProgressLine(quiet, "steps") as line:
             batches = feed.steps(self.step)
@@ -258,12 +261,16 @@ class Training:
     def measure(self) -> None:
         """Measure the averaged weights on validation pairs; keep them where they are the best yet."""
         measured = measure(self.method.averaged, self.data.validation, self.processes.device)
-        if measured is None:
+        found = [one for one in (rebuilt(self.method), measured) if one]
+        if not found:
             return
-        sheet = write_sheet(self.job.out, self.step, measured.rows)
+        sheet = write_sheet(self.job.out, self.step, [row for one in found for row in one.rows])
         self.log.picture(self.step, sheet)
-        self.log.write(self.step, measured.facts())
-        if measured.psnr_db > self.best_db:
+        self.measured = {name: value for one in found for name, value in one.facts().items()}
+        if measured and self.data.protocol:
+            self.measured["protocol"] = self.data.protocol
+        self.log.write(self.step, self.measured)
+        if measured and self.method.keeps_best and measured.psnr_db > self.best_db:
             self.best_db = measured.psnr_db
             save_weights(self.job.out / BEST, self.method, self.facts() | {"validation": measured.facts()})
 
@@ -287,12 +294,23 @@ class Training:
     def summary(self) -> dict[str, Any]:
         """Return what came of the run."""
         best = {"best_validation_psnr_db": round(self.best_db, 2)} if math.isfinite(self.best_db) else {}
+        if not self.method.keeps_best:
+            best = {name: round(x, 2) if isinstance(x, float) else x for name, x in self.measured.items()}
         epochs = round(self.step / self.epoch_steps, 2)
         memory = {"peak_memory_mib": peak_memory_mib(self.processes.device)}
         return {"out": str(self.job.out), "steps": self.step, "epochs": epochs, **best, **memory}
 
 
-def _fingerprint(data: Data) -> str:
+def _open(job: Job) -> tuple[Data | SingleData, CommonConfig]:
+    """Return the data of a job, and its Config, which knows the size of a single image."""
+    system, config, seed = job.system, job.config, job.options.seed
+    if system.pairing != SINGLE:
+        return open_data(job.data, system.pairing, seed, system.arrays(config)), config
+    data = open_single(job.data, config, seed)
+    return data, system.fitted(config, *data.image.pixels.shape[:2])
+
+
+def _fingerprint(data: Data | SingleData) -> str:
     """Return a hash of all images and of what each is used for, wherever the files lie."""
     digest = blake2b(digest_size=16)
     for shards, _ in data.dealt:

@@ -99,6 +99,11 @@ def l1(image: Tensor, target: Tensor) -> Tensor:
     return (image.float() - target.float()).abs().mean()
 
 
+def mean_square(image: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference."""
+    return (image.float() - target.float()).square().mean()
+
+
 def feature_distance(features: nn.Module, image: Tensor, target_features: Tensor) -> Tensor:
     """Return the mean squared difference between the features of images and those of their targets."""
     return (features(image).float() - target_features.float()).square().mean()

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainers.feed import Feed
 from trainers.loop import Job, Training
 from trainers.method import Batch, Context, Method
 from trainers.models import MODELS, method_class
 from trainers.processes import device_name, joined, peak_memory_mib
+from trainers.single import SingleFeed
 
 LONGEST_CYCLE = 1000
 
@@ -53,12 +55,8 @@ def dry_run(job: Job) -> dict[str, Any]:
     with joined(job.options.device) as processes:
         training = Training(job, processes)
         with training.feed() as feed:
-            batches = feed.steps(0)
-            # The first cycle compiles, and lets the device choose its algorithms.
-            _cycle(training, batches)
-            started = time.perf_counter()
-            steps = _cycle(training, batches)
-            seconds = (time.perf_counter() - started) / steps
+            timed = [_time_from(start, training, feed) for start in job.system.milestones(training.job.config)]
+    steps, seconds = timed[0][0], sum(seconds for _, seconds in timed) / len(timed)
     method, total = training.method, training.total
     return {
         "system": method.name,
@@ -75,6 +73,16 @@ def dry_run(job: Job) -> dict[str, Any]:
         "steps": total,
         "hours_in_all": round(total * seconds / 3600, 2),
     }
+
+
+def _time_from(start: int, training: Training, feed: Feed | SingleFeed) -> tuple[int, float]:
+    """Return the steps in which every side is updated, from `start` on, and the seconds that one takes."""
+    training.step, batches = start, feed.steps(start)
+    # The first cycle compiles, and lets the device choose its algorithms.
+    _cycle(training, batches)
+    started = time.perf_counter()
+    steps = _cycle(training, batches)
+    return steps, (time.perf_counter() - started) / steps
 
 
 def _cycle(training: Training, batches: Iterator[Batch]) -> int:

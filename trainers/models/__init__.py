@@ -11,6 +11,7 @@ MODELS = {
     "as-cyclegan": "trainers.models.as_cyclegan:ASCycleGAN",
     "deblurgan": "trainers.models.deblurgan:DeblurGAN",
     "vegan": "trainers.models.vegan:VEGAN",
+    "singan": "trainers.models.singan:SinGAN",
 }
 
 
