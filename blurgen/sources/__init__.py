@@ -4,11 +4,14 @@ A source lists its entries and reads one picture by its key. It is a frozen, pic
 that a worker process can be handed one and read any key from it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
+
+from blurgen.sources.words import Words
 
 # How a source is made: a name for the command line -> the class that reads it.
 READERS = {
@@ -62,11 +65,17 @@ class Picture:
     sha256 : bytes
         The 32-byte digest of the encoded bytes that were decoded (of a pair: sharp, then blurred), or of the pixels
         where a source draws them itself.
+    words : callable, optional
+        Gives the `Words` written in it, where the source knows them.
+    maps : mapping
+        What else is known of its pixels: ``label`` (H, W) uint8 ids, ``prior`` (K, h, w) probabilities of classes.
     """
 
     sharp: np.ndarray | None
     blurred: np.ndarray | None
     sha256: bytes
+    words: Callable[[], Words] | None = None
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class BadImage(ValueError):

@@ -151,12 +151,17 @@ class Face:
             known = self._spelled[text] = self._spell(text)
         return known
 
+    def shown(self, text: str) -> str:
+        """Return the text as it is to be read on paper: plain signs for those that the font lacks."""
+        if self._tex:
+            return "".join(char if char in _TEX_HAS or char in _TEX else _PLAIN.get(char, "") for char in text)
+        return "".join(char if self.has(char) else _PLAIN.get(char, "") for char in text)
+
     def _spell(self, text: str) -> str:
-        if not self._tex:
-            return "".join(char if self.has(char) else _PLAIN.get(char, "") for char in text)
-        text = "".join(char if char in _TEX_HAS or char in _TEX else _PLAIN.get(char, "") for char in text)
-        for written, place in _TEX.items():
-            text = text.replace(written, place)
+        text = self.shown(text)
+        if self._tex:
+            for written, place in _TEX.items():
+                text = text.replace(written, place)
         return text
 
 

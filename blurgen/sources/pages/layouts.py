@@ -40,9 +40,15 @@ LAYOUTS = {
 
 
 def draw_page(
-    rng: np.random.Generator, families: tuple[Family, ...], width: int, height: int, plain: bool = False
-) -> np.ndarray:
-    """Return a page of a random layout and style, (height, width, 3) uint8 RGB.
+    rng: np.random.Generator,
+    families: tuple[Family, ...],
+    width: int,
+    height: int,
+    plain: bool = False,
+    layout: str | None = None,
+    letters: float = 1.0,
+) -> Page:
+    """Return a page of a random style, ready to be finished: `Page.finish` gives its pixels.
 
     Parameters
     ----------
@@ -54,12 +60,17 @@ def draw_page(
         Size of the page in pixels; type and margins are in proportion to it.
     plain : bool
         Black and greys on white instead of drawn colours.
+    layout : str, optional
+        A name of `LAYOUTS`, instead of a random one.
+    letters : float
+        Size of the type, relative to what it would be.
     """
     prose = Prose(rng)
-    layout = LAYOUTS[prose.pick_weighted({name: layout.weight for name, layout in LAYOUTS.items()})]
+    drawn = prose.pick_weighted({name: kind.weight for name, kind in LAYOUTS.items()})
+    kind = LAYOUTS[layout or drawn]
     unit_px = min(width, height) / 1024
-    x_height_px = tuple(unit_px * x for x in layout.x_height)
-    style = draw_style(prose, families, x_height_px, layout.monospaced, plain)
+    x_height_px = tuple(unit_px * letters * x for x in kind.x_height)
+    style = draw_style(prose, families, x_height_px, kind.monospaced, plain)
     sheet = Sheet(Page(width, height, style.paper), style, prose, unit_px)
-    layout.fill(sheet)
-    return sheet.page.finish()
+    kind.fill(sheet)
+    return sheet.page

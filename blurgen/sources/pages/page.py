@@ -5,6 +5,8 @@ from cv2 import LINE_AA, circle, fillPoly, polylines, rectangle
 
 from blurgen.jit import njit
 from blurgen.sources.pages.fonts import Font
+from blurgen.sources.pages.runs import Run, gather_words
+from blurgen.sources.words import Words
 
 _SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 Colour = tuple[int, int, int]
@@ -40,19 +42,27 @@ class Page:
         self.pixels = np.empty((height, width, 3), np.uint8)
         self.pixels[:] = paper
         self._glyphs: dict[Font, tuple[list, list]] = {}
+        self._inked: dict[Font, np.ndarray] = {}
+        self._runs: list[Run] = []
 
     def text(self, font: Font, x: float, baseline: float, text: str, ink: Colour) -> None:
         """Set text with its pen starting at x on a baseline; it lies above every shape."""
         placed, inks = self._glyphs.setdefault(font, ([], []))
-        row = round(baseline)
+        row, first = round(baseline), len(placed)
         placed.extend((cell, column, row) for cell, column in font.place(text, x))
         inks.extend([ink] * (len(placed) - len(inks)))
+        self._runs.append(Run(font, text, x, row, first, len(placed)))
+
+    def words(self) -> Words:
+        """Return the words of a finished page, in the order of setting, which is that of reading."""
+        return gather_words(self._runs, self._inked)
 
     def finish(self) -> np.ndarray:
         """Ink the collected text and return the pixels."""
         for font, (placed, inks) in self._glyphs.items():
             if placed:
-                _ink_glyphs(self.pixels, *font.glyphs(), np.array(placed, np.int64), np.array(inks, np.int64))
+                self._inked[font] = np.array(placed, np.int64)
+                _ink_glyphs(self.pixels, *font.glyphs(), self._inked[font], np.array(inks, np.int64))
         self._glyphs.clear()
         return self.pixels
 

@@ -36,12 +36,14 @@ def draw_table(sheet: Sheet, column: Column, rows: int) -> float:
         edges.append(edges[-1] + field.width * spread)
     manner = prose.pick(_MANNERS)
     head_ink = _draw_ruling(sheet, box, edges, step, manner)
-    for field, x0, x1 in zip(fields, edges, edges[1:], strict=False):
-        padding = 0.45 * font.size_px
-        x = x0 + padding + field.anchor * (x1 - x0 - 2 * padding)
-        for row, cell in enumerate(field.cells):
-            y = column.y + row * step + (step - font.size_px) / 2
-            sheet.line(x, y, cell, bold if row == 0 else font, head_ink if row == 0 else None, field.anchor)
+    padding = 0.45 * font.size_px
+    # Row by row, as a table is read.
+    for row in range(rows + 1):
+        y = column.y + row * step + (step - font.size_px) / 2
+        for field, x0, x1 in zip(fields, edges, edges[1:], strict=False):
+            x = x0 + padding + field.anchor * (x1 - x0 - 2 * padding)
+            style_of_row = (bold, head_ink) if row == 0 else (font, None)
+            sheet.line(x, y, field.cells[row], *style_of_row, field.anchor)
     return box.bottom - box.y
 
 
