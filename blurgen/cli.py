@@ -189,6 +189,8 @@ def info_command(path: Path, as_json: bool) -> None:
 @click.option("--src", metavar="NAME", help="With --deep: where the images are, if not where the recipe says.")
 @click.option("--root", type=click.Path(path_type=Path), metavar="PATH", help="With --deep: the dataset's folder.")
 @click.option("--set", "assignments", multiple=True, metavar="A.B=C", help="With --deep: a file, as kernel.file=PATH.")
+@click.option("--labels", metavar="PATH", help="With --deep: where the label maps are, as for make.")
+@click.option("--priors", type=click.Path(path_type=Path), metavar="PATH", help="With --deep: the same for priors.")
 @click.option("--seed", type=int, default=None, metavar="N", help="With --deep: which samples; random without it.")
 def verify_command(path: Path, deep: int | None, seed: int | None, **places: Any) -> None:
     """Check every checksum, id, kernel and row of a file; name what is wrong."""
@@ -198,7 +200,9 @@ def verify_command(path: Path, deep: int | None, seed: int | None, **places: Any
     if not path.exists():
         raise click.ClickException(f"{path}: there is no such file")
     if (any(places.values()) or seed is not None) and not deep:
-        raise WrongUsage("--src, --root, --set and --seed need --deep: say how many samples to render again")
+        raise WrongUsage(
+            "--src, --root, --set, --labels, --priors and --seed need --deep: say how many samples to render again"
+        )
     _end_with(verify(path))
     samples = count_samples(path)
     click.echo(f"{path}: {samples:,} samples, no problem found")
@@ -227,7 +231,7 @@ def _end_with(problems: list[str]) -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Which samples.")
 @click.option("--histogram/--no-histogram", default=True, help="Plot the blur extents below.  [default: on]")
 def preview_command(paths: tuple[Path, ...], out: Path, count: int, seed: int, histogram: bool) -> None:
-    """Draw a sheet of samples, sharp | blurred | kernel, and a histogram of blur extents."""
+    """Draw a sheet of samples, sharp | blurred | kernel | maps, and a histogram of blur extents."""
     from blurgen.inspect_shards import preview
 
     preview(paths, out, count, seed, histogram)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from blurgen.card import check_card
-from blurgen.preview import extent_histogram, extent_px, sample_sheet, stack, write_png
+from blurgen.preview import class_map, extent_histogram, extent_px, label_overlay, sample_sheet, stack, write_png
 from blurgen.shards import Shards, open_shards
 
 MOST_EXTENTS = 2000
@@ -38,6 +38,8 @@ def describe(path: Path) -> dict[str, Any]:
         "blurgen": made["blurgen"],
         "left_out": [dict(zip(("key", "reason", "message"), bad, strict=True)) for bad in made["bad"]],
     }
+    if shards.layout.prior:
+        facts["classes_of_prior"] = shards.layout.prior
     if "kernel" in shards.layout.arrays:
         facts["kernel_side"] = f"{shards.layout.kernel_side} px"
         facts["trajectory_length"] = _spread(shards.meta["length_px"])
@@ -45,7 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def preview(paths: Sequence[Path], out: Path, count: int, seed: int = 0, histogram: bool = True) -> None:
-    """Write a sheet of `count` random samples of each file, sharp | blurred | kernel, as PNG.
+    """Write a sheet of `count` random samples of each file, sharp | blurred | kernel | label | prior, as PNG.
 
     With `histogram`, the blur extents of the samples are plotted below.
 
@@ -73,7 +75,12 @@ def preview(paths: Sequence[Path], out: Path, count: int, seed: int = 0, histogr
 
 def _pictures(shards: Shards, index: int) -> list[np.ndarray]:
     sample = shards[index]
-    return [sample.arrays[name] for name in ("sharp", "blurred", "kernel") if name in sample.arrays]
+    shown = [sample.arrays[name] for name in ("sharp", "blurred", "kernel") if name in sample.arrays]
+    if "label" in sample.arrays:
+        shown.append(label_overlay(sample.arrays["label"], shown[0]))
+    if "prior" in sample.arrays:
+        shown.append(label_overlay(class_map(sample.arrays["prior"], len(shown[0])), shown[0]))
+    return shown
 
 
 def _splits(sources: np.ndarray) -> str:

@@ -34,6 +34,15 @@ class MakeOptions:
     lowres: tuple[int, ...] = option((), "Also store variants reduced by this factor; may be repeated.")
     split: tuple[str, ...] = option((), "Only this split of the data; may be repeated.")
     real: bool = option(False, "Store existing blurred and sharp images, without blurring.")
+    labels: str | None = option(
+        None,
+        "Store label maps, too: 8-bit PNG files below a folder, named like the images, or PATH/*_labels.png with * for "
+        "their names; alone, those of the dataset.",
+        bare="dataset",
+    )
+    priors: Path | None = option(
+        None, "Store probability maps of classes, too: .npy or .npz files (K, h, w), found likewise."
+    )
     seed: int = option(0, "Seed of all random draws.")
     codec: str = option("none", "Compression of images in the file.", choices=("none", "gzip"))
 

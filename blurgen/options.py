@@ -36,7 +36,9 @@ class Chosen(NamedTuple):
     settings: Mapping[str, Any] = types.MappingProxyType({})
 
 
-def option(default: Any, help: str, *, flag: str | None = None, choices: Iterable[str] = ()) -> Any:
+def option(
+    default: Any, help: str, *, flag: str | None = None, choices: Iterable[str] = (), bare: str | None = None
+) -> Any:
     """Return a dataclass field that `click_options` turns into a flag.
 
     Parameters
@@ -49,8 +51,11 @@ def option(default: Any, help: str, *, flag: str | None = None, choices: Iterabl
         The flag, where it is not the field's name with dashes.
     choices : iterable of str
         The values allowed, where they are few.
+    bare : str, optional
+        What the flag means where it is given without a value.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "flag": flag, "choices": tuple(choices)})
+    about = {"help": help, "flag": flag, "choices": tuple(choices), "bare": bare}
+    return dataclasses.field(default=default, metadata=about)
 
 
 def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
@@ -277,6 +282,8 @@ def _click_option(field: dataclasses.Field, kind: Any) -> Callable:
             scalar, click.STRING
         )
         arguments["metavar"] = {int: "N", float: "X", Path: "PATH"}.get(scalar, "NAME")
+    if field.metadata.get("bare"):
+        arguments |= {"is_flag": False, "flag_value": field.metadata["bare"], "metavar": "[PATH]"}
     return click.option(flag, field.name, multiple=many, **arguments)
 
 

@@ -379,6 +379,7 @@ def seconds_per_sample(plan: Plan, crops: int = 16) -> float:
         with suppress(BadImage, TooSmall):
             crop = plan.crop(number)
             picture = plan.source.read(crop.entry.key)
-            render(picture.sharp, picture.blurred, plan.look, streams(plan.seed, crop.entry.key, crop.index))
+            drawn = streams(plan.seed, crop.entry.key, crop.index)
+            render(picture.sharp, picture.blurred, plan.look, drawn, picture.maps)
             times.append((time.perf_counter() - started) / plan.samples_per_crop)
     return statistics.fmean(times[1:] or times or [0.0])

@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 from blurgen.imaging import noise_model, response
 from blurgen.kernels import kernel_model
 from blurgen.make_options import MakeOptions
+from blurgen.maps import PRIOR_FACTOR
 from blurgen.options import as_values, assign, build
 from blurgen.recipes import BUILT_IN, open_source
 from blurgen.sample import CropRule, Look
 from blurgen.shards import MAX_KERNEL, Layout
 from blurgen.sources import Entry, Source
+from blurgen.sources.maps import OF_DATASET, MappedSource, with_maps
 
 SAMPLES_OF_BUILT_IN = 1000
+# Maps that a folder of the user's holds: where it lies decides nothing.
+OWN_MAPS = "folder"
 
 
 class Crop(NamedTuple):
@@ -65,7 +69,10 @@ class Plan:
         """The datasets of the output."""
         sides = getattr(self.source, "sides", "both") if self.look.model is None else "both"
         params = self.look.model.PARAMS if self.look.model else ()
-        return Layout(self.look.rule.crop, self.look.kernel_side, self.look.lowres, sides, params)
+        maps = {}
+        if isinstance(self.source, MappedSource):
+            maps = {"label": self.source.labels is not None, "prior": self.source.classes}
+        return Layout(self.look.rule.crop, self.look.kernel_side, self.look.lowres, sides, params, **maps)
 
 
 def make_plan(options: MakeOptions) -> Plan:
@@ -87,6 +94,8 @@ def make_plan(options: MakeOptions) -> Plan:
         raise ValueError(
             f"the source {source.name!r} holds no image: `blurgen sources` shows the layout that it expects"
         )
+    if options.priors:
+        source = dataclasses.replace(source, priors=source.priors.of(entries))
     count = count or len(entries) * options.per_image * exposures
     look = make_look(options)
     if look.model:
@@ -96,9 +105,16 @@ def make_plan(options: MakeOptions) -> Plan:
 
 
 def open_images(options: MakeOptions) -> Source:
-    """Return the source that the options name."""
+    """Return the source that the options name, with the maps that they ask for."""
     place = options.source
-    return open_source(place.name, options.root, options.split, place.settings, options.real, options.seed)
+    if (options.labels or options.priors) and place.name in BUILT_IN:
+        raise ValueError(
+            f"--src {place.name} draws its own images, which have no maps: leave out --labels and --priors"
+        )
+    if options.priors and options.crop % PRIOR_FACTOR:
+        raise ValueError(f"--priors needs a crop that is a multiple of {PRIOR_FACTOR} px, got {options.crop}")
+    source = open_source(place.name, options.root, options.split, place.settings, options.real, options.seed)
+    return with_maps(source, options.labels, options.priors and str(options.priors))
 
 
 def make_look(options: MakeOptions, kernel_side: int = 0) -> Look:
@@ -118,7 +134,7 @@ def make_look(options: MakeOptions, kernel_side: int = 0) -> Look:
 
 def options_of(document: dict[str, Any], assignments: Iterable[str] = ()) -> MakeOptions:
     """Return the options that a plan document was made from, changed by assignments ``part.name=value``."""
-    derived = ("format", "kernel_side")
+    derived = ("format", "kernel_side", "prior_classes")
     values = {name: value for name, value in document.items() if name not in derived}
     for part in ("source", "kernel"):
         if part in values:
@@ -172,6 +188,9 @@ def _document(
     plain = as_values(options)
     for elsewhere in ("out", "root", "source", "kernel"):
         plain.pop(elsewhere, None)
+    for maps in ("labels", "priors"):
+        if maps in plain and plain[maps] != OF_DATASET:
+            plain[maps] = OWN_MAPS
     described = {"name": source.name, "settings": _without_folders(options.source.settings)}
     if options.source.name not in BUILT_IN:
         digest = hashlib.sha256()
@@ -179,6 +198,8 @@ def _document(
             digest.update(f"{entry.key}\n{entry.group}\n{entry.split}\n".encode())
         described |= {"images": len(entries), "list_sha256": digest.hexdigest()}
     document = {"format": 1, **plain, "count": count, "source": described, "kernel_side": look.kernel_side}
+    if options.priors:
+        document["prior_classes"] = source.classes
     if look.model:
         settings = _without_folders(options.kernel.settings)
         fields = _without_folders(as_values(look.model))

@@ -38,7 +38,7 @@ def kernel_tile(kernel: np.ndarray, tile_px: int) -> np.ndarray:
 
 
 def sample_sheet(rows: Sequence[Sequence[np.ndarray]], tile_px: int = 256) -> np.ndarray:
-    """Return a sheet with a row per sample and a column per picture: sharp | blurred | kernel.
+    """Return a sheet with a row per sample and a column per picture, such as sharp | blurred | kernel.
 
     Parameters
     ----------
@@ -53,6 +53,30 @@ def sample_sheet(rows: Sequence[Sequence[np.ndarray]], tile_px: int = 256) -> np
     """
     tiles = [_fit(kernel_tile(item, tile_px) if item.ndim == 2 else item, tile_px) for row in rows for item in row]
     return _grid(tiles, len(rows[0]))
+
+
+def label_overlay(label: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 RGB tinted by its label map (H, W) uint8: a colour of its own for each id.
+
+    The image shows as gray levels at half the contrast below colours of equal strength.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    return np.rint((gray + _label_colours()[label]) / 2).astype(np.uint8)
+
+
+def class_map(prior: np.ndarray, side: int) -> np.ndarray:
+    """Return the likeliest class (side, side) uint8 of probabilities (K, h, w), each place enlarged."""
+    rows = np.arange(side) * prior.shape[1] // side
+    return prior.argmax(axis=0).astype(np.uint8)[rows[:, None], rows]
+
+
+def _label_colours() -> np.ndarray:
+    """Return 256 colours (256, 3) uint8 RGB, of which those with near ids differ most."""
+    # Hues a golden section of the circle apart; OpenCV counts them to 180.
+    hues = (np.arange(256) * 0.618034 * 180 % 180).astype(np.uint8)
+    strength = 200 - 60 * (np.arange(256) // 8 % 2).astype(np.uint8)
+    hsv = np.stack([hues, np.full(256, 190, np.uint8), strength], axis=-1)
+    return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
 
 
 def extent_px(kernel: np.ndarray) -> int:

@@ -44,6 +44,9 @@ class Layout:
         Regular expression whose groups in a path name the scene, video or person.
     group_file, split_lists, split_table, split_values
         Text files beside the images that name groups and splits, as in `blurgen.sources.folder.FolderSource`.
+    labels : table of pattern -> paths
+        Rules that lead from the path of an image to that of its label map, for ``--labels``: a regular expression of
+        the whole path, and paths with what its groups matched, of which the first that exists is taken.
     counts : table of split -> number
         How many sharp images the complete data have.
     needs_both : bool
@@ -59,6 +62,7 @@ class Layout:
     split_lists: Pairs = ()
     split_table: str = ""
     split_values: Pairs = ()
+    labels: Globs = ()
     counts: tuple[tuple[str, int], ...] = ()
     needs_both: bool = False
 
@@ -265,9 +269,10 @@ def _check_recipe(recipe: Recipe, path: Path) -> None:
             known = (*layout.split_names, "")
             if split not in known:
                 raise ValueError(f"{path}: counts has a split {split!r} that no glob has: {nearest(split, known)}")
-        for key in ("pair", "group"):
+        patterns = [("pair", layout.pair), ("group", layout.group), *(("labels", rule) for rule, _ in layout.labels)]
+        for key, pattern in patterns:
             try:
-                re.compile(getattr(layout, key))
+                re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"{path}: {key} must be a regular expression: {error}") from error
 
@@ -338,7 +343,7 @@ def _layout_found(recipe: Recipe, root: str, layouts: Iterable[Layout], real: bo
 
 def _folder(recipe: Recipe, layout: Layout, root: str, globs: Globs, splits: Sequence[str] = ()) -> Any:
     """Return the `FolderSource` of one side of a layout."""
-    rules = ("group", "group_file", "split_lists", "split_table", "split_values")
+    rules = ("group", "group_file", "split_lists", "split_table", "split_values", "labels")
     return pkgutil.resolve_name(READERS["folder"])(
         root=root,
         globs=tuple((split, pattern) for split, patterns in globs for pattern in patterns),

@@ -11,7 +11,7 @@ import numpy as np
 from blurgen.card import check_card
 from blurgen.make_options import MakeOptions
 from blurgen.options import Chosen
-from blurgen.plan import make_look, open_images, options_of
+from blurgen.plan import OWN_MAPS, make_look, open_images, options_of
 from blurgen.sample import Look, TooSmall, render
 from blurgen.shards import ShardSample, open_shards
 from blurgen.sources import BadImage, Source
@@ -33,15 +33,24 @@ class Places:
         The folder of the dataset.
     assignments : tuple of str
         Files of the parts, such as ``"kernel.file=motion.csv"``.
+    labels, priors : str or Path, optional
+        Where the maps are, if the plan has any, as for ``--labels`` and ``--priors``.
     """
 
     src: str | None = None
     root: Path | None = None
     assignments: tuple[str, ...] = ()
+    labels: str | None = None
+    priors: Path | None = None
 
     def options(self, document: dict[str, Any]) -> MakeOptions:
         """Return the options of a plan document, with these places in it."""
         options = replace(options_of(document, self.assignments), root=self.root)
+        for name in ("labels", "priors"):
+            place, of_plan = getattr(self, name), getattr(options, name)
+            if of_plan is not None and str(of_plan) == OWN_MAPS and place is None:
+                raise ValueError(f"the {name} came from a folder of your own: --{name} says where it is now")
+            options = replace(options, **{name: of_plan and (place or of_plan)})
         if self.src is not None:
             return replace(options, source=Chosen(self.src, options.source.settings))
         if self.root is None and options.source.name in UNNAMED:
@@ -92,7 +101,7 @@ def _difference(stored: ShardSample, source: Source, look: Look, seed: int, para
     if picture.sha256 != bytes(stored.source["sha256"]):
         return ["its source image has changed"]
     try:
-        samples = render(picture.sharp, picture.blurred, look, streams(seed, key, int(row["crop"])))
+        samples = render(picture.sharp, picture.blurred, look, streams(seed, key, int(row["crop"])), picture.maps)
     except TooSmall as error:
         return [str(error)]
     sample = samples[int(row["id"]) % len(samples)]

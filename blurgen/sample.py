@@ -9,6 +9,7 @@ and quantisation follow; low-resolution variants are area averages of the stored
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +18,7 @@ import numpy as np
 from blurgen.convolve import convolve, saturate
 from blurgen.imaging import Noise, NoNoise, Response, draw_saturation, response
 from blurgen.kernels.model import KernelModel
+from blurgen.maps import cut_label, cut_prior
 from blurgen.raster import rasterize
 from blurgen.resample import reach, resample
 
@@ -124,7 +126,8 @@ class Rendered(NamedTuple):
 
     Fields
     ------
-    images : dict of name -> (S, S, 3) uint8 RGB, S = crop or crop/factor: ``sharp``, ``blurred``, ``sharp_x2``, …
+    images : dict of name -> (S, S, 3) uint8 RGB, S = crop or crop/factor: ``sharp``, ``blurred``, ``sharp_x2``, …; and
+        the maps of the same crop, ``label`` (crop, crop) uint8 and ``prior`` (K, crop/4, crop/4) float16
     kernel : (k, k) float32, or None for real pairs
     box : what was cut out of the source
     scale : output px per source px
@@ -148,7 +151,13 @@ class Rendered(NamedTuple):
     saturation: float = 0.0
 
 
-def render(sharp: np.ndarray | None, blurred: np.ndarray | None, look: Look, streams: Streams) -> list[Rendered]:
+def render(
+    sharp: np.ndarray | None,
+    blurred: np.ndarray | None,
+    look: Look,
+    streams: Streams,
+    maps: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> list[Rendered]:
     """Return the samples of one crop: one per exposure, or one crop of a real pair.
 
     Parameters
@@ -158,6 +167,8 @@ def render(sharp: np.ndarray | None, blurred: np.ndarray | None, look: Look, str
     look : Look
     streams : callable
         Gives the generator for a purpose: ``"crop"``, ``"kernel"``, ``"saturation"``, ``"noise-0"``, ``"noise-1"``, …
+    maps : mapping
+        The maps of the picture, which are cut at the same place; see `blurgen.sources.Picture`.
 
     Raises
     ------
@@ -165,13 +176,23 @@ def render(sharp: np.ndarray | None, blurred: np.ndarray | None, look: Look, str
         The picture holds no crop of the size asked for.
     """
     picture = sharp if sharp is not None else blurred
-    box = look.rule.draw(*picture.shape[:2], streams("crop"))
+    size = picture.shape[:2]
+    box = look.rule.draw(*size, streams("crop"))
+    cut_maps = {name: _CUTS[name](one, size, box, look.rule.crop) for name, one in maps.items()}
     if look.model is None:
         sides = {"sharp": sharp, "blurred": blurred}
         there = {name: side for name, side in sides.items() if side is not None}
         crops = {name: cut(side, box, look.rule.crop, 0, look.response) for name, side in there.items()}
-        return [Rendered(_with_lowres(crops, look), None, box, look.rule.crop / box.side)]
-    return _blurred_samples(sharp, box, look, streams)
+        return [Rendered(_with_lowres(crops, look) | cut_maps, None, box, look.rule.crop / box.side)]
+    samples = _blurred_samples(sharp, box, look, streams)
+    return [sample._replace(images=sample.images | cut_maps) for sample in samples]
+
+
+# How a map is cut, given the size of the image, the box, and the side of the crop.
+_CUTS: dict[str, Callable[[np.ndarray, tuple[int, int], Box, int], np.ndarray]] = {
+    "label": lambda label, size, box, crop: cut_label(label, (box.y, box.x), box.side, crop),
+    "prior": lambda prior, size, box, crop: cut_prior(prior, size, (box.y, box.x), box.side, crop),
+}
 
 
 def cut(image: np.ndarray, box: Box, crop: int, margin: int, curve: Response) -> np.ndarray:

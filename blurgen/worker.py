@@ -163,7 +163,7 @@ def _render_into(rows: Rows, job: Job, crops: list[Crop], take_up: Callable[[str
     for crop in crops:
         take_up(key)
         picture = picture or job.source.read(key)
-        samples = render(picture.sharp, picture.blurred, job.look, streams(job.seed, key, crop.index))
+        samples = render(picture.sharp, picture.blurred, job.look, streams(job.seed, key, crop.index), picture.maps)
         for number, sample in enumerate(samples, crop.first_sample):
             if job.first_sample <= number < job.last_sample:
                 rows.add(number, crop, picture, sample)

@@ -24,7 +24,7 @@ FLOORS = [
     {"canvas", "convolve", "sparse"},
     {"codes", "imaging"},
     {"kernels"},
-    {"raster", "resample"},
+    {"maps", "raster", "resample"},
     {"commands", "jit", "lock", "make_options", "options", "progress", "rng", "simd", "slices"},
 ]
 TRAINERS_FLOORS = [

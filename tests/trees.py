@@ -50,7 +50,7 @@ def plant(root, paths, size=(6, 8)):
         file.write_bytes(cv2.imencode(file.suffix, pixels)[1].tobytes())
 
 
-def _mapillary(label_folders):
+def _mapillary(label_folders, layout="vistas"):
     names = {
         "training": ("-eGpGmG2YBFiIJKbToWO0g", "_Xa5YiPyEh_tmPVOdQm1tg"),
         "validation": ("-OB82zvf2k0rTOxuMEuQGA",),
@@ -60,7 +60,7 @@ def _mapillary(label_folders):
         f"{split}/{folder}/{name}.png" for split, stems in names.items() for name in stems for folder in label_folders
     ]
     sharp["testing/images/0-7o1rpgKGsNDGh2Pcj3TQ.jpg"] = ("testing", None)
-    return Tree("mapillary", "vistas", sharp, decoys=(*labels, "demo.png"), texts={"config.json": "{}"})
+    return Tree("mapillary", layout, sharp, decoys=(*labels, "demo.png"), texts={"config.json": "{}"})
 
 
 _GOPRO_SCENES = {"train": ("GOPR0372_07_00", "GOPR0374_11_02"), "test": ("GOPR0384_11_00",)}
@@ -275,4 +275,5 @@ TREES = [
         },
         ("BMVC_image_data/psf/0000000_psf.png", "BMVC_OCR_test_data/psf/0000000_psf.png"),
     ),
+    _mapillary(("v2.0/labels", "v2.0/instances", "v2.0/panoptic"), "v2.0"),
 ]

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from blurgen.maps import PRIOR_FACTOR
+
 FORMAT, MASTER, VERSION = "blurgen shard", "blurgen master", 1
 MAX_CROP, MAX_KERNEL, MAX_FACTOR, MAX_PARAMS, MAX_ARRAYS, MAX_KEY = 16384, 4095, 64, 16, 12, 512
-MAX_CLASSES, PRIOR_FACTOR = 256, 4
+MAX_CLASSES = 256
 SIDES = {"both": ("sharp", "blurred"), "sharp": ("sharp",), "blurred": ("blurred",)}
 
 META = np.dtype(

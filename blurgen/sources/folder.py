@@ -45,6 +45,8 @@ class FolderSource:
         A text file below `root` with a file name and a value a line, which `split_values` turns into a split.
     split_values : tuple of (value, split)
         What the values of `split_table` mean.
+    labels : tuple of (pattern, paths)
+        Rules that lead from the path of an image to those that its label map may have (see `maps.Beside`).
     splits : tuple of str
         Only these splits, where any are given.
     name, licence, author : str
@@ -61,6 +63,7 @@ class FolderSource:
     split_lists: tuple[tuple[str, str], ...] = ()
     split_table: str = ""
     split_values: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     splits: tuple[str, ...] = ()
     name: str = "folder"
     licence: str = ""
