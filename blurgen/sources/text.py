@@ -11,9 +11,10 @@ from blurgen.options import nearest
 from blurgen.rng import stream
 from blurgen.sources import Picture
 from blurgen.sources.drawn import DrawnSource
-from blurgen.sources.pages.fonts import Family, bundled_families, families_in
+from blurgen.sources.pages.fonts import Family, families_in, families_of
 from blurgen.sources.pages.layouts import LAYOUTS, draw_page
 from blurgen.sources.pages.page import Page
+from blurgen.sources.pages.writing import LATIN, SCRIPTS
 from blurgen.sources.words import Words
 
 _drawing = threading.Lock()  # pages share glyph cells and matplotlib's parser and settings, which bear one thread only
@@ -40,11 +41,14 @@ class TextSource(DrawnSource):
         One kind of page alone, such as ``book``, ``letter``, ``article`` or ``receipt``.
     letters : float
         Size of the type, relative to what is usual on such a page, 0.25 to 8.
+    script : str
+        Letters of the words (formulas keep theirs): ``latin``, ``greek``, ``cyrillic``, ``armenian``, ``georgian``,
+        or ``hiragana``, which matplotlib's fonts lack: it needs `fonts`.
 
     Raises
     ------
     ValueError
-        If a size is out of range, or there is no such kind of page.
+        If a size is out of range, there is no such kind of page or script, or no font with the letters of that.
     """
 
     name = "text"
@@ -57,6 +61,7 @@ class TextSource(DrawnSource):
     plain: bool = False
     layout: str | None = None
     letters: float = 1.0
+    script: str = LATIN
 
     def __post_init__(self) -> None:
         """Refuse pages that cannot be drawn."""
@@ -65,6 +70,11 @@ class TextSource(DrawnSource):
             raise ValueError(f"layout must be a kind of page, got {self.layout!r}: {nearest(self.layout, LAYOUTS)}")
         if not 0.25 <= self.letters <= 8:
             raise ValueError(f"letters must be 0.25 to 8 times their usual size, got {self.letters:g}")
+        if self.script not in SCRIPTS:
+            raise ValueError(f"script must be one of {', '.join(SCRIPTS)}, got {self.script!r}")
+        if self.script != LATIN:
+            # That no font has its letters is to be known before there are pages to draw.
+            self._families()
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Return a page, (height, width, 3) uint8 RGB; threads take turns."""
@@ -83,7 +93,7 @@ class TextSource(DrawnSource):
         return draw_page(rng, self._families(), *size, self.plain, self.layout, self.letters)
 
     def _families(self) -> tuple[Family, ...]:
-        return bundled_families() if self.fonts is None else families_in(self.fonts)
+        return families_of(self.script) if self.fonts is None else families_in(self.fonts, self.script)
 
 
 def _words_of(page: Page) -> Words:

@@ -3,16 +3,18 @@
 import math
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from blurgen.sources.pages.writing import LATIN, script_named, written
+
 _OVERSAMPLING = 4  # FreeType draws this much larger, which undoes its hinting and allows positions between pixels
 _DESIGN_PX = 1000  # advances are measured at this size, where rounding to whole pixels does not matter
-_REQUIRED = string.ascii_letters + string.digits + ".,"
+_FIGURES = string.digits + ".,"
 _PLAIN = {"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "×": "x", "€": "EUR ", "£": "GBP "}
 # Computer Modern keeps TeX's own encoding, in which these places hold what is given here, and has ligatures.
 _TEX = {"“": "\\", "”": '"', "‘": "`", "’": "'", "–": "{", "—": "|", "ffi": "\xb1", "ffl": "\xb2"}
@@ -23,7 +25,10 @@ _TEX_TEXT_FACES = ("cmr10", "cmb10", "cmti10", "cmss10")
 
 @dataclass(frozen=True)
 class Family:
-    """The files of one family: regular, bold, italic and bold italic (the same file again where one is missing)."""
+    """The files of one family: regular, bold, italic and bold italic (the same file again where one is missing).
+
+    `script` is what is written with it.
+    """
 
     name: str
     regular: str
@@ -31,6 +36,42 @@ class Family:
     italic: str
     bold_italic: str
     fixed_pitch: bool = False
+    script: str = LATIN
+
+    @property
+    def files(self) -> tuple[str, str, str, str]:
+        """The four files."""
+        return self.regular, self.bold, self.italic, self.bold_italic
+
+
+def required(script: str) -> str:
+    """Return what a font must hold to write in a script."""
+    return (string.ascii_letters if script == LATIN else script_named(script).letters) + _FIGURES
+
+
+def _missing(face: "Face", script: str) -> str | None:
+    return next((char for char in required(script) if not face.has(char)), None)
+
+
+@cache
+def families_of(script: str) -> tuple[Family, ...]:
+    """Return those of the families that matplotlib brings along that hold the letters of a script.
+
+    Raises
+    ------
+    ValueError
+        There are none; the message names a letter that they lack.
+    """
+    families = bundled_families()
+    if script == LATIN:
+        return families
+    missing = [next(filter(None, (_missing(Face.open(path), script) for path in one.files)), None) for one in families]
+    if all(missing):
+        raise ValueError(
+            f"the fonts of matplotlib lack letters of the script {script}, such as {missing[0]!r}: "
+            "name a folder of fonts that hold them with --set source.fonts=DIR"
+        )
+    return tuple(replace(one, script=script) for one, lacks in zip(families, missing, strict=True) if not lacks)
 
 
 @cache
@@ -61,24 +102,28 @@ def bundled_families() -> tuple[Family, ...]:
 
 
 @lru_cache(maxsize=4)
-def families_in(folder: str) -> tuple[Family, ...]:
-    """Return the families of the .ttf and .otf files anywhere below a folder; files without Latin letters are left out.
+def families_in(folder: str, script: str = LATIN) -> tuple[Family, ...]:
+    """Return the families of the .ttf and .otf files anywhere below a folder that hold the letters of a script.
 
     Raises
     ------
     ValueError
-        If the folder does not exist, holds no such file with Latin letters, or holds one that is not a font.
+        If the folder does not exist, holds no such file with the letters, or holds one that is not a font.
     """
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
     by_name: dict[str, dict[str, str]] = {}
+    lacking = ""
     for path in paths:
-        face = _open_face(str(path))
-        if all(face.has(char) for char in _REQUIRED):
+        missing = _missing(_open_face(str(path)), script)
+        if missing:
+            lacking = lacking or f": {path.name} lacks {missing!r}"
+        else:
             family, style = ImageFont.truetype(str(path), 20).getname()
             by_name.setdefault(family or path.stem, {})[(style or "Regular").lower()] = str(path)
     if not by_name:
-        raise ValueError(f"fonts must be a folder with .ttf or .otf files that hold Latin letters, got {folder}")
-    return tuple(_family(name, styles) for name, styles in sorted(by_name.items()))
+        letters = "Latin letters" if script == LATIN else f"the letters of the script {script}"
+        raise ValueError(f"fonts must be a folder with .ttf or .otf files that hold {letters}, got {folder}{lacking}")
+    return tuple(_family(name, styles, script) for name, styles in sorted(by_name.items()))
 
 
 def _open_face(path: str) -> "Face":
@@ -90,7 +135,7 @@ def _open_face(path: str) -> "Face":
         ) from error
 
 
-def _family(name: str, styles: dict[str, str]) -> Family:
+def _family(name: str, styles: dict[str, str], script: str) -> Family:
     def nearest(bold: bool, slanted: bool) -> str:
         def distance(style: str) -> tuple[bool, bool, int]:
             return ("bold" in style) != bold, ("italic" in style or "oblique" in style) != slanted, len(style)
@@ -98,27 +143,29 @@ def _family(name: str, styles: dict[str, str]) -> Family:
         return styles[min(sorted(styles), key=distance)]
 
     regular = nearest(False, False)
-    fixed_pitch = math.isclose(Face.open(regular).advance("i"), Face.open(regular).advance("W"))
-    return Family(name, regular, nearest(True, False), nearest(False, True), nearest(True, True), fixed_pitch)
+    advances = [Face.open(regular).advance(char) for char in ("iW" if script == LATIN else required(script))]
+    fixed_pitch = math.isclose(min(advances), max(advances))
+    return Family(name, regular, nearest(True, False), nearest(False, True), nearest(True, True), fixed_pitch, script)
 
 
 class Face:
-    """One font file: what characters it has and how wide they are, in em."""
+    """One font file: what characters it has and how wide they are, in em; texts are set in a script."""
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, script: str = LATIN):
+        self.path, self.script = path, script
         self._design = ImageFont.truetype(path, _DESIGN_PX, layout_engine=ImageFont.Layout.BASIC)
         self._small = ImageFont.truetype(path, 24, layout_engine=ImageFont.Layout.BASIC)
         self._tex = Path(path).stem in _TEX_TEXT_FACES
         self._advances: dict[str, float] = {}
         self._has: dict[str, bool] = {}
         self._spelled: dict[str, str] = {}
-        top = self._design.getbbox("x", anchor="ls")[1]
+        middle = "x" if script == LATIN else script_named(script).middle
+        top = self._design.getbbox(middle, anchor="ls")[1]
         self.x_height = -top / _DESIGN_PX
 
     @classmethod
     @lru_cache(maxsize=256)
-    def open(cls, path: str) -> "Face":
+    def open(cls, path: str, script: str = LATIN) -> "Face":
         """Return the face of a file, the same object on every call.
 
         Raises
@@ -126,7 +173,7 @@ class Face:
         OSError
             If FreeType cannot read the file.
         """
-        return cls(path)
+        return cls(path, script)
 
     def has(self, char: str) -> bool:
         """Return whether the font draws the character as something else than its sign for missing ones."""
@@ -152,7 +199,8 @@ class Face:
         return known
 
     def shown(self, text: str) -> str:
-        """Return the text as it is to be read on paper: plain signs for those that the font lacks."""
+        """Return the text as it is to be read on paper: in its script, plain signs for those that the font lacks."""
+        text = written(self.script, text)
         if self._tex:
             return "".join(char if char in _TEX_HAS or char in _TEX else _PLAIN.get(char, "") for char in text)
         return "".join(char if self.has(char) else _PLAIN.get(char, "") for char in text)
@@ -176,11 +224,13 @@ class Font:
         Pixels per em.
     stretch : float
         Horizontal scale: below 1 for condensed, above for extended setting.
+    script : str
+        What texts are set in.
     """
 
-    def __init__(self, path: str, size_px: float, stretch: float = 1.0):
+    def __init__(self, path: str, size_px: float, stretch: float = 1.0, script: str = LATIN):
         self.size_px = size_px
-        self.face = Face.open(path)
+        self.face = Face.open(path, script)
         self.x_height_px = self.face.x_height * size_px
         self._em_px = size_px * stretch
         self._stretch = stretch
@@ -191,9 +241,9 @@ class Font:
 
     @classmethod
     @lru_cache(maxsize=48)
-    def open(cls, path: str, size_px: float, stretch: float = 1.0) -> "Font":
+    def open(cls, path: str, size_px: float, stretch: float = 1.0, script: str = LATIN) -> "Font":
         """Return the font, the same object while it is in use."""
-        return cls(path, size_px, stretch)
+        return cls(path, size_px, stretch, script)
 
     def width_px(self, text: str) -> float:
         """Return how far setting the text moves the pen, in pixels."""

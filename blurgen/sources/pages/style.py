@@ -76,7 +76,7 @@ class Style:
         """Return a cut ("regular", "bold", "italic", "bold_italic") of a family, by default the body's, at a scale."""
         family = family or self.body
         size_px = max(5.0, round(self.size_px * scale * 4) / 4)
-        return Font.open(getattr(family, cut), size_px, self.stretch if family is self.body else 1.0)
+        return Font.open(getattr(family, cut), size_px, self.stretch if family is self.body else 1.0, family.script)
 
 
 def draw_style(
@@ -106,7 +106,7 @@ def draw_style(
         body=body,
         display=body if dice.chance(0.45) else dice.pick(free),
         mono=dice.pick(fixed),
-        size_px=round(x_height / Face.open(body.regular).x_height * 4) / 4,
+        size_px=round(x_height / Face.open(body.regular, body.script).x_height * 4) / 4,
         leading=dice.uniform(1.18, 1.55),
         stretch=dice.pick((0.88, 0.94, 1.08)) if dice.chance(0.2) else 1.0,
         justified=not monospaced and dice.chance(0.6),
