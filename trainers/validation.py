@@ -42,7 +42,8 @@ def measure(restorer: Restorer, pairs: PairSet, device: torch.device) -> Measure
     Pairs of equal images, such as blank pages, are left out: the PSNR of their input is infinite.
     """
     values, rows = [], []
-    for blurred, sharp, _ in pairs.limited(MOST_PAIRS):
+    for pair in pairs.limited(MOST_PAIRS):
+        blurred, sharp = pair.blurred, pair.sharp
         shown = enlarged(blurred, restorer.scale)
         if np.array_equal(shown, sharp):
             continue

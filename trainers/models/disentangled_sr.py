@@ -54,11 +54,12 @@ class DisentangledSRConfig(DisentangledConfig):
             raise ValueError(f"shared_blocks must be 1 to {ENCODER_BLOCKS}, got {self.shared_blocks}")
         if self.blurred_scales is not None and self.blurred_scales < 1:
             raise ValueError(f"blurred_scales must be at least 1, got {self.blurred_scales}")
-        least = self.scale * LEAST_CRITIC_PX * 2 ** ((self.blurred_scales or 1) - 1)
+        scales = self.blurred_scales or 1
+        least = self.scale * LEAST_CRITIC_PX * 2 ** (scales - 1)
         if self.crop < least:
             raise ValueError(
                 f"crop must be at least {least} px at scale {self.scale} for the critics of blurred images, got "
-                f"{self.crop}: give a larger crop or a smaller scale{', or fewer blurred_scales' * (least > 64)}"
+                f"{self.crop}: give a larger crop or {'a smaller scale' if scales == 1 else 'fewer blurred_scales'}"
             )
 
     @property
