@@ -32,8 +32,8 @@ TRAINERS_FLOORS = [
     {"bench", "evaluate", "export", "held_out", "photographs", "report", "sizes"},
     {"band_plan", "bands", "infer", "memory", "moments", "rows", "tiles"},
     {"loop"},
-    {"checkpoints", "data", "feed", "logs", "lpips", "metrics", "rebuilding", "single", "transfer"}
-    | {"validation", "weights"},
+    {"checkpoints", "data", "feed", "logs", "lpips", "metrics", "ocr", "rebuilding", "segment"}
+    | {"single", "transfer", "validation", "weights"},
     {"models"},
     {"losses", "method", "method_config", "pool"},
     {"nets"},

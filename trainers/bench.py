@@ -17,11 +17,14 @@ from trainers.data import Pair
 from trainers.infer import Means, choose_mode, deblur_colors
 from trainers.method import Restorer
 from trainers.metrics import Metric
+from trainers.ocr import character_error_rate
 from trainers.padding import PaddedImage
 from trainers.resizing import enlarged
+from trainers.segment import SegmentationScore
 
-INPUT, OUTPUT, WHITE, MEAN = "input", "output", "white", "mean"
+INPUT, OUTPUT, WHITE, MEAN, SHARP = "input", "output", "white", "mean", "sharp"
 COST, SHIFT = ("seconds", "peak_mib"), ("shift_y", "shift_x")
+IOU, IOU_OF_IMAGE, CER = "iou", "iou_of_image", "cer"
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class Measured:
     height, width : int
         In px.
     rows : dict
-        "input", "output" and more -> name of a metric -> value. What was restored has `COST`, too; where images were
-        aligned each has ``shift_y`` and ``shift_x``, the px by which the image lay below and right of the sharp one.
+        "input", "output" and more -> name of a metric -> value. What was restored has `COST`, too; the row "sharp",
+        where pages are read, nothing but ``cer``. Where images were aligned each has ``shift_y`` and ``shift_x``, the
+        px by which the image lay below and right of the sharp one.
     """
 
     key: str
@@ -133,6 +137,10 @@ class Bench:
         Measure blank pages, too.
     scale : int
         How many times larger sharp images are than blurred ones, which are bicubically enlarged to be measured.
+    segmentation : SegmentationScore, optional
+        Takes in every image but blank pages.
+    read : callable, optional
+        (H, W, 3) uint8 RGB -> the text in it; pairs need a transcript then.
     """
 
     metrics: Mapping[str, Metric]
@@ -141,6 +149,8 @@ class Bench:
     align: int = 0
     blank: bool = False
     scale: int = 1
+    segmentation: SegmentationScore | None = None
+    read: Callable[[np.ndarray], str] | None = None
 
     def measure(self, pair: Pair) -> Measured:
         """Return all values of a pair."""
@@ -153,15 +163,24 @@ class Bench:
         if self.blank:
             images[WHITE] = np.full_like(pair.sharp, 255)
             images[MEAN] = np.full_like(pair.sharp, np.rint(pair.sharp.mean((0, 1))))
-        rows = {row: self._values(image, pair.sharp) | cost.get(row, {}) for row, image in images.items()}
-        return Measured(pair.key, *pair.sharp.shape[:2], rows)
+        placed = {row: self._placed(image, pair.sharp) for row, image in images.items()}
+        rows = {row: self._values(*placed[row]) | cost.get(row, {}) for row in images}
+        measured = Measured(pair.key, *pair.sharp.shape[:2], rows)
+        if self.segmentation:
+            for row in (INPUT, *self.restorations):
+                rows[row][IOU_OF_IMAGE] = self.segmentation.add(row, *placed[row][:2], measured.is_blurred)
+        if self.read:
+            for row, image in {**images, SHARP: pair.sharp}.items():
+                rows.setdefault(row, {})[CER] = character_error_rate(self.read(image), pair.transcript)
+        return measured
 
-    def _values(self, image: np.ndarray, sharp: np.ndarray) -> dict[str, float]:
-        shift = {}
-        if self.align:
-            image, sharp, offsets = aligned(image, sharp, self.align)
-            shift = dict(zip(SHIFT, offsets, strict=True))
-        return {name: metric(image, sharp) for name, metric in self.metrics.items()} | shift
+    def _placed(self, image: np.ndarray, sharp: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+        """Return an image and the sharp one as they are compared, and the shift between them where one was sought."""
+        return aligned(image, sharp, self.align) if self.align else (image, sharp, ())
+
+    def _values(self, image: np.ndarray, sharp: np.ndarray, offsets: tuple[int, ...]) -> dict[str, float]:
+        values = {name: metric(image, sharp) for name, metric in self.metrics.items()}
+        return values | dict(zip(SHIFT[: len(offsets)], offsets, strict=True))
 
 
 def aligned(image: np.ndarray, sharp: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:

@@ -38,12 +38,14 @@ class DataOptions:
 class Pair(NamedTuple):
     """A blurred image and what it should look like, (H, W, 3) uint8 sRGB each.
 
-    `key` is that of the source, followed by ``#`` and the number of the crop where sources have several.
+    `key` is that of the source, followed by ``#`` and the number of the crop where sources have several; `transcript`
+    is what is written in it, where shards keep that.
     """
 
     blurred: np.ndarray
     sharp: np.ndarray
     key: str
+    transcript: str | None = None
 
 
 class PairSet(Sequence):
