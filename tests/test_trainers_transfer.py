@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from toy_system import job, lines, read_state, states, train_here, write_shards
 
+from blurgen.shards import open_shards
+from trainers.held_out import read_roles, shard_pairs
 from trainers.loop import build_method
 from trainers.transfer import begin, read_origin
 
@@ -249,6 +251,40 @@ def test_sharp_and_blurred_images_of_different_sets_are_trained_on(beside):
     roles = [line.split("\t") for line in Path("cross/split.tsv").read_text().splitlines()[1:]]
     assert {key[0] for role, _, key in roles if role == "sharp"} == {"5"}
     assert {key[0] for role, _, key in roles if role != "sharp"} == {"0"}
+
+
+def roles(run):
+    """Return role -> keys."""
+    rows = [line.split("\t") for line in Path(run, "split.tsv").read_text().splitlines()[1:]]
+    return {role: {key for other, _, key in rows if other == role} for role, _, _ in rows}
+
+
+def test_images_that_the_other_run_trained_on_are_not_measured(beside):
+    write_shards(Path("other.h5"), crop=32, seed=5)
+    values = {**DISENTANGLED["disentangled"], "out": "after", "data": "other.h5", "device": "cpu"}
+    train_here("disentangled", steps=1, blur_encoder="donor/last.safetensors", **values)
+    before = roles("donor")
+    assert roles("after")["origin"] == before["sharp"] | before["blurred"]
+    shutil.rmtree("donor")
+    train_here("disentangled", steps=2, **values)
+    measured = shard_pairs(Path("shards.h5"), "test", read_roles(Path("after")))
+    assert {pair.key for pair in measured.pairs} == before["test"] | before["validation"]
+    train_here("disentangled", steps=1, init_from="after", **{**values, "out": "last", "data": "shards.h5"})
+    assert (
+        roles("last")["origin"]
+        == before["sharp"] | before["blurred"] | roles("after")["sharp"] | roles("after")["blurred"]
+    )
+
+
+def test_own_test_images_that_the_other_run_trained_on_are_left_out_and_named(tmp_path):
+    shards = open_shards(write_shards(tmp_path / "shards.h5", count=8))
+    digests = [row.tobytes().hex() for row in shards.sources["sha256"]]
+    used = {digest: frozenset({"test"}) for digest in digests[:4]} | {digests[0]: frozenset({"test", "origin"})}
+    found = shard_pairs(tmp_path / "shards.h5", "test", used)
+    assert len(found.pairs) == 3
+    assert found.notes == ("1 test images are left out: what the run began from trained on them",)
+    with pytest.raises(ValueError, match="the run, or what it began from, trained on every image of"):
+        shard_pairs(tmp_path / "shards.h5", "test", {digest: frozenset({"test", "origin"}) for digest in digests})
 
 
 def test_the_preset_gives_the_perceptual_loss_ten_times_the_weight():

@@ -17,10 +17,8 @@ from blurgen.sources.keys import decode_key
 from trainers.data import ARRAYS, Pair, PairSet
 from trainers.pretrained import file_sha256
 from trainers.resizing import reduced
-from trainers.splits import samples_of, used_sources
+from trainers.splits import ORIGIN, SPLIT_TABLE, TRAINED_ON, samples_of, used_sources
 
-SPLIT_TABLE = "split.tsv"
-TRAINED_ON = frozenset({"sharp", "blurred", "train"})
 _Read = TypeVar("_Read")
 _SUFFIX = r"\.[^./]+$"
 
@@ -99,10 +97,16 @@ def shard_pairs(path: Path, split: str, roles: Roles | None, arrays: tuple[str, 
     else:
         wanted = np.array([split in used and not used & TRAINED_ON for used in used_for], bool)
     if not wanted.any():
-        raise ValueError(_nothing_left(path, split, all(used & TRAINED_ON for used in used_for)))
+        raise ValueError(_nothing_left(path, split, all(used & TRAINED_ON for used in used_for), is_own))
+    return HeldOut(PairSet(shards, samples_of(shards, rows[wanted]), arrays), _notes(split, used_for, is_own))
+
+
+def _notes(split: str, used_for: Sequence[frozenset[str]], is_own: bool) -> tuple[str, ...]:
+    if is_own:
+        before = sum({split, ORIGIN} <= used for used in used_for)
+        return (f"{before} {split} images are left out: what the run began from trained on them",) if before else ()
     trained = sum(bool(used & TRAINED_ON) for used in used_for)
-    notes = () if is_own or not trained else (_left_out(trained, len(rows)),)
-    return HeldOut(PairSet(shards, samples_of(shards, rows[wanted]), arrays), notes)
+    return (_left_out(trained, len(used_for)),) if trained else ()
 
 
 def _way_to(name: str) -> str:
@@ -111,9 +115,10 @@ def _way_to(name: str) -> str:
     return f"make shards with `blurgen make --lowres {name.rpartition('_x')[2]}`"
 
 
-def _nothing_left(path: Path, split: str, all_trained: bool) -> str:
+def _nothing_left(path: Path, split: str, all_trained: bool, is_own: bool) -> str:
     if all_trained:
-        return f"the run trained on every image of {path}: name shards of other images with --data"
+        who = "the run, or what it began from," if is_own else "the run"
+        return f"{who} trained on every image of {path}: name shards of other images with --data"
     return f"the run kept no {split} images of {path}: use --split test or --split all"
 
 

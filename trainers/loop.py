@@ -29,7 +29,8 @@ from trainers.processes import Processes, Stop, joined, peak_memory_mib
 from trainers.rebuilding import rebuilt
 from trainers.run_options import RunOptions
 from trainers.single import SINGLE, SingleData, SingleFeed, SingleOptions, open_single
-from trainers.transfer import begin, resumed
+from trainers.splits import SPLIT_TABLE
+from trainers.transfer import begin, images_behind, resumed
 from trainers.validation import measure
 from trainers.vgg import open_features
 from trainers.weights import BEST, LAST, save_weights
@@ -167,9 +168,9 @@ class Training:
             remove_drafts(folder)
         (out / "config.toml").write_text(to_toml(job.config), encoding="utf-8")
         (out / "run.toml").write_text(to_toml(job.options) + to_toml(job.data), encoding="utf-8")
-        rows = ["\t".join(row) for row in self.data.roles()]
+        rows = ["\t".join(row) for row in self.data.roles()] + images_behind(out, job.options)
         text = "\n".join(["role\tsha256\tkey", *rows, ""])
-        (out / "split.tsv").write_text(text, encoding="utf-8", errors="surrogateescape")
+        (out / SPLIT_TABLE).write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def close(self) -> None:
         """Close the files of the run."""

@@ -13,6 +13,10 @@ from blurgen.shards import BadShard, Shards
 UNPAIRED = ("test", "validation", "blurred", "sharp")
 PAIRED = ("test", "validation", "train")
 BLURRED_SIDE = ("test", "validation", "blurred")
+# The role of what a run trained on that another one was begun from.
+ORIGIN = "origin"
+TRAINED_ON = frozenset({"sharp", "blurred", "train", ORIGIN})
+SPLIT_TABLE = "split.tsv"
 
 # Of the groups that are dealt, validation and test take one in ten each, one at the least.
 _HELD_OUT = 10

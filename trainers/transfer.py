@@ -12,6 +12,7 @@ from trainers.checkpoints import States, is_whole, parse_state
 from trainers.method import Method
 from trainers.pretrained import tensors_sha256
 from trainers.run_options import RunOptions
+from trainers.splits import ORIGIN, SPLIT_TABLE, TRAINED_ON
 from trainers.weights import load_weights
 
 ENCODER = "blur_encoder"
@@ -131,6 +132,37 @@ def resumed(stored: Mapping[str, Any], options: RunOptions) -> dict[str, str]:
                 f"leave --{_flag(name)} out to continue it, or name another --out"
             )
     return {name: stored[name] for name in (INIT_FROM, BLUR_ENCODER) if name in stored}
+
+
+def images_behind(run: Path, options: RunOptions) -> list[str]:
+    """Return lines of the table of roles for the images that were trained on by what a run was begun with.
+
+    They are those of the runs that `options` name, as far as these left a record, and those that the record of the
+    run itself holds already. Eval leaves them out as it does the run's own.
+    """
+    folders = [path if path.is_dir() else _run_of(path) for _, path in _named(options)]
+    lines = {
+        f"{ORIGIN}\t{rest}"
+        for folder in (run, *folders)
+        for role, rest in _table(folder / SPLIT_TABLE)
+        if role == ORIGIN or (folder != run and role in TRAINED_ON)
+    }
+    return sorted(lines)
+
+
+def _run_of(file: Path) -> Path:
+    return file.parent.parent if file.suffix == ".pt" else file.parent
+
+
+def _table(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (role, the rest of the line) of a table of roles; nothing where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[1:-1]
+    except OSError:
+        return
+    for line in lines:
+        role, _, rest = line.partition("\t")
+        yield role, rest
 
 
 def _named(options: RunOptions) -> Iterator[tuple[str, Path]]:
