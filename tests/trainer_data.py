@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from contextlib import contextmanager
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -114,11 +115,11 @@ def changed(method, before):
 
 def gradient_norms(parts, loss):
     """Return part -> norm of the gradient of `loss` in its parameters; 0 where autograd finds no way to any of them."""
+    own = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+    found = iter(torch.autograd.grad(loss, list(chain(*own.values())), retain_graph=True, allow_unused=True))
     norms = {}
-    for name, part in parts.items():
-        own = [p for p in part.parameters() if p.requires_grad]
-        found = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
-        reached = [grad.flatten() for grad in found if grad is not None]
+    for name, parameters in own.items():
+        reached = [grad.flatten() for grad in islice(found, len(parameters)) if grad is not None]
         norms[name] = torch.cat(reached).norm().item() if reached else 0.0
     return norms
 
