@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from blurgen.options import option
+from blurgen.options import Chosen, option
 from trainers.run_options import DEVICES, PRECISIONS
 
 TILES = ("auto", "whole", "exact", "fast")
@@ -30,6 +30,11 @@ class DeblurOptions:
     )
     scratch: Path | None = option(None, "Folder for what does not fit in memory. [default: that of the results]")
     z_samples: int | None = option(None, "Write so many results per image, with codes of the blur drawn at random.")
+    infer: Chosen | None = option(
+        None,
+        "How a system that was trained on one image restores: iterate or inject; --set infer.k=3 and infer.from_scale "
+        "say how far, infer.size=finest at which size, infer.tau with how much noise. [default: iterate]",
+    )
     mc_dropout: bool = option(
         False, "Drop values at random as in training, which the public code of DeblurGAN does; of whole images alone."
     )

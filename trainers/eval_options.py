@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from blurgen.options import option
+from blurgen.options import Chosen, option
 from trainers.run_options import DEVICES, PRECISIONS, RANDOM_FEATURES
 
 SPLITS = ("test", "validation", "all")
 DOWNLOAD = "download"
+ORACLE, NEIGHBOUR = PROTOCOLS = ("oracle", "neighbour")
+"""A system trained on the very image that is to be restored, or on another one of the scene."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class EvalOptions:
     align: int = option(0, "Shift every image by up to so many px to where it fits the sharp one best.")
     beside: Path | None = option(
         None, "Run or weights of a system that does not enlarge, to compare an enlarging one with, beside bicubic."
+    )
+    infer: Chosen | None = option(
+        None,
+        "How a system that was trained on one image restores: iterate or inject; --set infer.k=3 and infer.from_scale "
+        "say how far, infer.size=finest at which size, infer.tau with how much noise. [default: iterate]",
+    )
+    protocol: str | None = option(
+        None,
+        "Of a system that was trained on one image: restore that image, or others of its scene. [default: others]",
+        choices=PROTOCOLS,
     )
     blank: bool = option(False, "Measure a white page, and one of the sharp image's mean colour, too.")
     device: str = option("auto", "Where it runs; auto takes a GPU where there is one.", choices=DEVICES)

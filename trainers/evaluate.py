@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,23 @@ from blurgen.progress import ProgressLine
 from trainers.arithmetic import set_precision
 from trainers.bench import OUTPUT, Bench, Deblurring, Enlarging, Measured, Meter, Restorations
 from trainers.data import ARRAYS, PairSet
-from trainers.eval_options import EvalOptions
-from trainers.held_out import SPLIT_TABLE, FolderPairs, HeldOut, Roles, folder_pairs, read_roles, shard_pairs
+from trainers.eval_options import NEIGHBOUR, ORACLE, EvalOptions
+from trainers.held_out import (
+    SPLIT_TABLE,
+    FolderPairs,
+    HeldOut,
+    ResizedPairs,
+    Roles,
+    folder_pairs,
+    read_roles,
+    shard_pairs,
+)
 from trainers.infer import Means, check_dropout
 from trainers.lpips import KEPT, LEAST_PX, open_lpips
 from trainers.metrics import METRICS, Metric, d_vgg, learned
 from trainers.pretrained import cache_folder
 from trainers.processes import device_named
+from trainers.single import SINGLE
 from trainers.vgg import POOL5, cached, open_features
 from trainers.weights import Weights, load_weights
 
@@ -133,18 +143,26 @@ def evaluate_each(
     restorations = _restorations(systems, _means(options, systems, device))
     bench = Bench(metrics, restorations, Meter(device), options.align, options.blank, systems.scale)
     facts = _facts(options, systems, origins) | {"device": _device_name(device)}
+    size_of = systems.weights.restorer.measured_size if systems.weights else None
     return [
-        _evaluation(bench, found, facts | _place(options, path, folders), options.limit, quiet)
+        _evaluation(bench, found, facts | _place(options, path, folders), options.limit, quiet, size_of)
         for path, found in zip(sets, held_out, strict=True)
     ]
 
 
 def _evaluation(
-    bench: Bench, held_out: HeldOut, facts: Mapping[str, Any], limit: int | None, quiet: bool
+    bench: Bench,
+    held_out: HeldOut,
+    facts: Mapping[str, Any],
+    limit: int | None,
+    quiet: bool,
+    size_of: Callable[[int, int], tuple[int, int]] | None,
 ) -> Evaluation:
     pairs = held_out.pairs.limited(limit)
+    if size_of is not None:
+        pairs = ResizedPairs(pairs, size_of)
     images = _measured(bench, pairs, quiet)
-    facts = {**facts, "images": len(images)}
+    facts = {**facts, **({"protocol": held_out.protocol} if held_out.protocol else {}), "images": len(images)}
     evaluation = Evaluation(facts, images, pairs, held_out.notes, bench.restorations, bench.scale)
     equal = len(images) - len(evaluation.counted)
     if not equal:
@@ -191,6 +209,12 @@ def load_systems(options: EvalOptions, weights: Path | None, device: torch.devic
         Weights that cannot be read, or that there is nothing to compare in.
     """
     loaded = load_weights(weights, device) if weights else None
+    if loaded:
+        loaded.restorer.choose(options.infer)
+    elif options.infer:
+        raise ValueError("--infer says how a system restores: give a run to measure, or leave it out")
+    if options.protocol and (loaded is None or loaded.method.pairing != SINGLE):
+        raise ValueError("--protocol is of a system that was trained on one image: leave it out")
     if options.beside is None:
         return Systems(loaded, None)
     if loaded is None or loaded.restorer.scale == 1:
@@ -230,6 +254,9 @@ def find_pairs(
     """Return the pairs that are to be measured, of `shards` or `folders`, that no weights were trained on."""
     if folders is not None and options.data:
         raise ValueError("--data and --pairs both say what to measure on: give one of them")
+    protocols: tuple[str | None, ...] = (None,)
+    if systems.weights and systems.weights.method.pairing == SINGLE:
+        protocols = (options.protocol,) if options.protocol else (NEIGHBOUR, ORACLE)
     roles: dict[str, frozenset[str]] = {}
     notes = []
     for weights in filter(None, systems):
@@ -240,11 +267,13 @@ def find_pairs(
             )
         roles = _joined(roles, used or {})
     if folders is not None:
-        held_out = folder_pairs(*folders, options.match, roles, systems.scale)
+        held_out = folder_pairs(*folders, options.match, roles, systems.scale, protocols)
+    elif protocols != (None,):
+        raise ValueError(f"{systems.weights.method.name} is measured on whole images: give --pairs BLURRED SHARP")
     else:
         arrays = systems.weights.method.arrays(systems.weights.config) if systems.weights else ARRAYS
         held_out = shard_pairs(shards, options.split, roles, arrays)
-    return HeldOut(held_out.pairs, (*held_out.notes, *notes))
+    return replace(held_out, notes=(*held_out.notes, *notes))
 
 
 def _joined(roles: Roles, others: Roles) -> dict[str, frozenset[str]]:
@@ -304,6 +333,8 @@ def _facts(options: EvalOptions, systems: Systems, origins: dict[str, str]) -> d
         facts["beside"] = str(systems.beside.path)
     if options.mc_dropout:
         facts["dropout_seed"] = options.seed
+    if options.infer:
+        facts["infer"] = ", ".join([options.infer.name, *(f"{key} {x}" for key, x in options.infer.settings.items())])
     if options.align:
         facts["aligned_by_up_to_px"] = options.align
     return facts | {f"weights_of_{name}": origin for name, origin in origins.items()}

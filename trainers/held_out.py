@@ -15,7 +15,9 @@ from blurgen.sources import BadImage
 from blurgen.sources.folder import FolderSource
 from blurgen.sources.keys import decode_key
 from trainers.data import ARRAYS, Pair, PairSet
+from trainers.eval_options import NEIGHBOUR, ORACLE
 from trainers.pretrained import file_sha256
+from trainers.pyramid import resized_colors
 from trainers.resizing import reduced
 from trainers.splits import ORIGIN, SPLIT_TABLE, TRAINED_ON, samples_of, used_sources
 
@@ -35,10 +37,13 @@ class HeldOut:
     pairs : PairSet or FolderPairs
     notes : tuple of str
         A sentence on each thing that was left out, or could not be checked.
+    protocol : str or None
+        "oracle" or "neighbour", where the system was trained on one image.
     """
 
     pairs: "PairSet | FolderPairs"
     notes: tuple[str, ...] = ()
+    protocol: str | None = None
 
 
 def read_roles(folder: Path) -> Roles | None:
@@ -173,7 +178,12 @@ class FolderPairs(Sequence):
 
 
 def folder_pairs(
-    blurred: Path, sharp: Path, match: str | None = None, roles: Roles | None = None, scale: int = 1
+    blurred: Path,
+    sharp: Path,
+    match: str | None = None,
+    roles: Roles | None = None,
+    scale: int = 1,
+    protocols: Sequence[str | None] = (None,),
 ) -> HeldOut:
     """Return the pairs of two folders.
 
@@ -190,6 +200,9 @@ def folder_pairs(
         From `read_roles`.
     scale : int
         See `FolderPairs`.
+    protocols : sequence of str or None
+        Of which the first that there are pairs of is taken: "oracle" is those with an image that the run trained on,
+        "neighbour", as None, the others.
 
     Raises
     ------
@@ -214,12 +227,53 @@ def folder_pairs(
     for pair in files:
         _require_sizes(pair, *sources, scale)
     trained = _trained(roles or {})
-    kept = [pair for pair in files if not _digests(pair, *sources) & trained] if trained else files
-    if not kept:
-        raise ValueError(f"the run trained on every pair of {blurred} and {sharp}: name folders of other images")
+    used = [bool(trained and _digests(pair, *sources) & trained) for pair in files]
+    for protocol in protocols:
+        kept = [pair for pair, is_used in zip(files, used, strict=True) if is_used == (protocol == ORACLE)]
+        if kept:
+            break
+    else:
+        raise ValueError(_no_pairs(blurred, sharp, protocols[-1]))
     if len(kept) < len(files):
-        notes.append(_left_out(len(files) - len(kept), len(files)))
-    return HeldOut(FolderPairs(*sources, kept, scale), tuple(notes))
+        left_out = len(files) - len(kept)
+        notes.append(_of_other_protocol(left_out, protocol) if protocol else _left_out(left_out, len(files)))
+    return HeldOut(FolderPairs(*sources, kept, scale), tuple(notes), protocol)
+
+
+def _no_pairs(blurred: Path, sharp: Path, protocol: str | None) -> str:
+    if protocol == ORACLE:
+        return f"{sharp} does not hold the image that the run was trained on: leave out --protocol {ORACLE}"
+    return f"the run trained on every pair of {blurred} and {sharp}: name folders of other images" + (
+        f", or leave out --protocol {NEIGHBOUR}" if protocol else ""
+    )
+
+
+def _of_other_protocol(count: int, protocol: str) -> str:
+    other = NEIGHBOUR if protocol == ORACLE else ORACLE
+    return f"{count} pairs of the protocol {other} are left out: --protocol {other} measures them"
+
+
+class ResizedPairs(Sequence):
+    """Pairs, of which both images are brought to another size.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair
+    size_of : callable
+        Height and width of the images to those wanted, px.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], size_of: Callable[[int, int], tuple[int, int]]):
+        self._pairs, self._size_of = pairs, size_of
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        """Return pair `index`."""
+        blurred, sharp, key, *_ = self._pairs[index]
+        size = self._size_of(*sharp.shape[:2])
+        return Pair(resized_colors(blurred, size), resized_colors(sharp, size), key)
 
 
 def _pattern(match: str | None) -> re.Pattern:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -272,6 +272,11 @@ class Restorer(nn.Module):
     latent: int = 0
     dropout: float = 0.0
     frugal: bool = False
+
+    @property
+    def measured_size(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """Return what gives the size that images of a height and width in px are measured at; None is their own."""
+        return None
 
     def choose(self, way: Chosen | None) -> None:
         """Restore in that way from now on, and None in the usual one.

@@ -128,6 +128,7 @@ def deblur_photographs(
     jobs = plan_jobs(options, paths)
     if options.z_samples is not None and not weights.restorer.latent:
         raise ValueError(f"--z-samples draws codes of the blur, and {weights.method.name} has none: leave it out")
+    weights.restorer.choose(options.infer)
     device = device_named(options.device)
     memory = None if options.memory_gib is None else int(options.memory_gib * GIB)
     dropout_seed = options.seed if options.mc_dropout else None

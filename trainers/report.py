@@ -41,6 +41,8 @@ def table(evaluation: Evaluation) -> str:
 def _label(evaluation: Evaluation, row: str) -> str:
     if row == INPUT and evaluation.scale > 1:
         return f"{INPUT}, bicubic"
+    if row == OUTPUT and "protocol" in evaluation.facts:
+        return f"{OUTPUT}, {evaluation.facts['protocol']}"
     return _ROWS.get(row, row)
 
 

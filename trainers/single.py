@@ -16,12 +16,11 @@ from blurgen.sources.decode import decode
 from blurgen.sources.files import read_whole, with_regular_file
 from blurgen.torch import to_unit
 from trainers.data import Pair
+from trainers.eval_options import NEIGHBOUR, ORACLE
 from trainers.method import Batch, CommonConfig
 from trainers.noise import Noise
 
 SINGLE = "single"
-ORACLE, NEIGHBOUR = "oracle", "neighbour"
-"""Trained on the very image that is to be restored, or on another one of the scene."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 T. R. Shaham, T. Dekel, T. Michaeli: SinGAN: Learning a Generative Model from a Single Natural Image, ICCV 2019.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -127,6 +128,11 @@ class SinGANRestorer(Restorer):
                 f"infer.from_scale must be 1 to {self.pyramid.scales - 1}, the finest scale, got {chosen.from_scale}"
             )
         self.way = chosen
+
+    @property
+    def measured_size(self) -> Callable[[int, int], tuple[int, int]] | None:
+        """Return the function to the size of the finest scale, where images are restored at that."""
+        return self.pyramid.finest_size if self.way.size == "finest" else None
 
     def restore(self, blurred: Tensor, z: Tensor | None = None) -> Tensor:
         """Return images of the size of `blurred`, (B, 3, H, W): made smaller, then larger again by generators."""
