@@ -37,6 +37,10 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGE, CODE, RESULT = "blurred", "epsilon", "sharp"
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
+_GUIDES = {
+    "label": "the number of the class of each pixel",
+    "prior": "the probability of each class, in [0, 1], each value of the map repeated over its pixels",
+}
 # Batches, and how many times the multiple the sides are above the least ones.
 _CHECKED = ((1, 0, 0), (1, 5, 1), (2, 3, 16), (3, 17, 9))
 
@@ -138,7 +142,7 @@ def describe(weights: Weights, with_code: bool) -> dict[str, str]:
     restorer, scale = weights.restorer, weights.restorer.scale
     facts = {
         "system": weights.method.name,
-        "input": "(batch, 3, height, width) float32, RGB, sRGB values in [-1, 1]: level / 127.5 - 1",
+        "input": f"(batch, {restorer.channels}, height, width) float32; RGB, sRGB values in [-1, 1]: level / 127.5 - 1",
         "output": f"(batch, 3, {scale} height, {scale} width) float32, RGB, of the same range; "
         "level = round(clip((value + 1) * 127.5, 0, 255))",
         "multiple": restorer.multiple,
@@ -151,6 +155,8 @@ def describe(weights: Weights, with_code: bool) -> dict[str, str]:
         "step": weights.facts.get("step", "not stated"),
         "version": __version__,
     }
+    if restorer.guide:
+        facts["guide"] = f"channels 3 to {restorer.channels - 1} of the input: {_GUIDES[restorer.guide]}"
     if restorer.latent:
         drawn = f"mean + {CODE} * deviation, {CODE} (batch, {restorer.latent}) float32 drawn from N(0, 1)"
         facts["code"] = drawn if with_code else "its mean"
@@ -171,7 +177,7 @@ def checked_sizes(restorer: Restorer) -> tuple[tuple[int, int, int], ...]:
 def to_onnx(restorer: Restorer, metadata: dict[str, str], with_code: bool) -> bytes:
     """Return an ONNX file of the inference path, on the CPU, whose batch, height and width are free."""
     least, multiple = least_side(restorer), restorer.multiple
-    example = _images(_EXAMPLE_BATCH, least, least + multiple)
+    example = _images(restorer, _EXAMPLE_BATCH, least, least + multiple)
     batch = Dim("batch")
     # No multiple of a side may be taken for the side itself.
     sides = [multiple * Dim(name, min=least // multiple) if multiple > 1 else Dim(name, min=least) for name in "hw"]
@@ -244,7 +250,7 @@ def largest_difference(
     session = onnxruntime.InferenceSession(encoded, providers=["CPUExecutionProvider"])
     rng, found = np.random.default_rng(0), []
     for batch, height, width in sizes:
-        inputs = {IMAGE: _images(batch, height, width)}
+        inputs = {IMAGE: _images(restorer, batch, height, width)}
         if with_code:
             inputs[CODE] = torch.from_numpy(rng.standard_normal((batch, restorer.latent), np.float32))
         (result,) = session.run([RESULT], {name: tensor.numpy() for name, tensor in inputs.items()})
@@ -255,6 +261,9 @@ def largest_difference(
     return float(np.max(found))
 
 
-def _images(batch: int, height: int, width: int) -> Tensor:
-    """Return (batch, 3, height, width) of noise, whose statistics have no special values."""
-    return torch.from_numpy(np.random.default_rng(height * width).uniform(-1, 1, (batch, 3, height, width))).float()
+def _images(restorer: Restorer, batch: int, height: int, width: int) -> Tensor:
+    """Return (batch, channels, height, width): noise, and behind it what a guide has of 0 and 1."""
+    rng = np.random.default_rng(height * width)
+    colors = rng.uniform(-1, 1, (batch, 3, height, width))
+    guide = rng.integers(0, 2, (batch, restorer.channels - 3, height, width))
+    return torch.from_numpy(np.concatenate((colors, guide), 1, dtype=np.float32))
