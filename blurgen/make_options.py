@@ -7,7 +7,8 @@ from blurgen.options import Chosen, option
 from blurgen.slices import Slice, parse_slice
 
 IMAGE_TIMEOUT_S = 120.0
-_MOST = 1_000_000_000
+_MOST, _MOST_TEXT = 1_000_000_000, 1 << 20
+_LEAST_TEXT, _PX_OF_A_BYTE = 64, 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class MakeOptions:
     priors: Path | None = option(
         None, "Store probability maps of classes, too: .npy or .npz files (K, h, w), found likewise."
     )
+    transcripts: int | None = option(
+        None,
+        "Store the words that lie wholly inside each crop, too, of --src text, in so many bytes; alone, in one for "
+        "every 16 px of the crop.",
+        bare="0",
+    )
     seed: int = option(0, "Seed of all random draws.")
     codec: str = option("none", "Compression of images in the file.", choices=("none", "gzip"))
 
@@ -68,8 +75,17 @@ class MakeOptions:
             raise ValueError(
                 "--real stores images that are blurred already: leave out --kernel, --noise and --saturation"
             )
+        if self.transcripts is not None and not 0 <= self.transcripts <= _MOST_TEXT:
+            raise ValueError(f"transcripts must be at most {_MOST_TEXT:,} bytes, got {self.transcripts:,}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
+
+    @property
+    def transcript_bytes(self) -> int:
+        """Bytes that the words of a crop are kept in, 0 where none are."""
+        if self.transcripts is None:
+            return 0
+        return self.transcripts or min(max(self.crop**2 // _PX_OF_A_BYTE, _LEAST_TEXT), _MOST_TEXT)
 
 
 @dataclass(frozen=True)

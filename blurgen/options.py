@@ -283,7 +283,8 @@ def _click_option(field: dataclasses.Field, kind: Any) -> Callable:
         )
         arguments["metavar"] = {int: "N", float: "X", Path: "PATH"}.get(scalar, "NAME")
     if field.metadata.get("bare"):
-        arguments |= {"is_flag": False, "flag_value": field.metadata["bare"], "metavar": "[PATH]"}
+        arguments |= {"is_flag": False, "flag_value": field.metadata["bare"]}
+        arguments["metavar"] = "[N]" if scalar is int else "[PATH]"
     return click.option(flag, field.name, multiple=many, **arguments)
 
 

@@ -49,6 +49,7 @@ from blurgen.shards import (
     write_master,
 )
 from blurgen.sources import BadImage
+from blurgen.words import TooMuchText
 from blurgen.worker import DIED, RAISED, TOO_SLOW, Bad, streams
 
 MOST_NAMED = 10
@@ -376,10 +377,10 @@ def seconds_per_sample(plan: Plan, crops: int = 16) -> float:
     times = []
     for number in range(min(crops, -(-plan.count // plan.samples_per_crop)) + 1):
         started = time.perf_counter()
-        with suppress(BadImage, TooSmall):
+        with suppress(BadImage, TooSmall, TooMuchText):
             crop = plan.crop(number)
             picture = plan.source.read(crop.entry.key)
             drawn = streams(plan.seed, crop.entry.key, crop.index)
-            render(picture.sharp, picture.blurred, plan.look, drawn, picture.maps)
+            render(picture.sharp, picture.blurred, plan.look, drawn, picture.maps, picture.words)
             times.append((time.perf_counter() - started) / plan.samples_per_crop)
     return statistics.fmean(times[1:] or times or [0.0])

@@ -72,7 +72,8 @@ class Plan:
         maps = {}
         if isinstance(self.source, MappedSource):
             maps = {"label": self.source.labels is not None, "prior": self.source.classes}
-        return Layout(self.look.rule.crop, self.look.kernel_side, self.look.lowres, sides, params, **maps)
+        look, transcript = self.look, self.look.transcript_bytes
+        return Layout(look.rule.crop, look.kernel_side, look.lowres, sides, params, transcript=transcript, **maps)
 
 
 def make_plan(options: MakeOptions) -> Plan:
@@ -114,6 +115,8 @@ def open_images(options: MakeOptions) -> Source:
     if options.priors and options.crop % PRIOR_FACTOR:
         raise ValueError(f"--priors needs a crop that is a multiple of {PRIOR_FACTOR} px, got {options.crop}")
     source = open_source(place.name, options.root, options.split, place.settings, options.real, options.seed)
+    if options.transcripts is not None and not getattr(source, "knows_words", False):
+        raise ValueError(f"--transcripts needs a source that knows its words, --src text, got --src {place.name}")
     return with_maps(source, options.labels, options.priors and str(options.priors))
 
 
@@ -129,6 +132,7 @@ def make_look(options: MakeOptions, kernel_side: int = 0) -> Look:
         noise_model(options.noise.name, **options.noise.settings),
         options.saturation,
         tuple(sorted(set(options.lowres))),
+        options.transcript_bytes,
     )
 
 

@@ -15,6 +15,7 @@ from blurgen.plan import OWN_MAPS, make_look, open_images, options_of
 from blurgen.sample import Look, TooSmall, render
 from blurgen.shards import ShardSample, open_shards
 from blurgen.sources import BadImage, Source
+from blurgen.words import TooMuchText
 from blurgen.worker import meta_row, streams
 
 UNNAMED = ("folder", "archive")
@@ -101,8 +102,9 @@ def _difference(stored: ShardSample, source: Source, look: Look, seed: int, para
     if picture.sha256 != bytes(stored.source["sha256"]):
         return ["its source image has changed"]
     try:
-        samples = render(picture.sharp, picture.blurred, look, streams(seed, key, int(row["crop"])), picture.maps)
-    except TooSmall as error:
+        drawn = streams(seed, key, int(row["crop"]))
+        samples = render(picture.sharp, picture.blurred, look, drawn, picture.maps, picture.words)
+    except (TooSmall, TooMuchText) as error:
         return [str(error)]
     sample = samples[int(row["id"]) % len(samples)]
     arrays = sample.images if sample.kernel is None else sample.images | {"kernel": sample.kernel}

@@ -21,6 +21,7 @@ from blurgen.kernels.model import KernelModel
 from blurgen.maps import cut_label, cut_prior
 from blurgen.raster import rasterize
 from blurgen.resample import reach, resample
+from blurgen.words import Words, bytes_of
 
 Streams = Callable[[str], np.random.Generator]
 
@@ -109,6 +110,8 @@ class Look:
         Recover light beyond white in saturated pixels before blurring.
     lowres : tuple of int
         Factors of the low-resolution variants; each divides the crop.
+    transcript_bytes : int
+        Bytes of the text in a crop, 0 to keep none.
     """
 
     rule: CropRule
@@ -119,6 +122,7 @@ class Look:
     noise: Noise = field(default_factory=NoNoise)
     saturation: bool = False
     lowres: tuple[int, ...] = ()
+    transcript_bytes: int = 0
 
 
 class Rendered(NamedTuple):
@@ -127,7 +131,8 @@ class Rendered(NamedTuple):
     Fields
     ------
     images : dict of name -> (S, S, 3) uint8 RGB, S = crop or crop/factor: ``sharp``, ``blurred``, ``sharp_x2``, …; and
-        the maps of the same crop, ``label`` (crop, crop) uint8 and ``prior`` (K, crop/4, crop/4) float16
+        the maps of the same crop, ``label`` (crop, crop) uint8 and ``prior`` (K, crop/4, crop/4) float16, and the bytes
+        of its text, ``transcript`` (n,) uint8
     kernel : (k, k) float32, or None for real pairs
     box : what was cut out of the source
     scale : output px per source px
@@ -157,6 +162,7 @@ def render(
     look: Look,
     streams: Streams,
     maps: Mapping[str, np.ndarray] = MappingProxyType({}),
+    words: Callable[[], Words] | None = None,
 ) -> list[Rendered]:
     """Return the samples of one crop: one per exposure, or one crop of a real pair.
 
@@ -169,16 +175,22 @@ def render(
         Gives the generator for a purpose: ``"crop"``, ``"kernel"``, ``"saturation"``, ``"noise-0"``, ``"noise-1"``, …
     maps : mapping
         The maps of the picture, which are cut at the same place; see `blurgen.sources.Picture`.
+    words : callable, optional
+        Gives the words of the picture, of which those that lie wholly in the crop are kept where the look says so.
 
     Raises
     ------
     TooSmall
         The picture holds no crop of the size asked for.
+    TooMuchText
+        The words in the crop take more bytes than the look has for them.
     """
     picture = sharp if sharp is not None else blurred
     size = picture.shape[:2]
     box = look.rule.draw(*size, streams("crop"))
     cut_maps = {name: _CUTS[name](one, size, box, look.rule.crop) for name, one in maps.items()}
+    if look.transcript_bytes and words:
+        cut_maps["transcript"] = bytes_of(str(words().inside(*box)), look.transcript_bytes)
     if look.model is None:
         sides = {"sharp": sharp, "blurred": blurred}
         there = {name: side for name, side in sides.items() if side is not None}

@@ -17,6 +17,7 @@ from blurgen.rng import stream
 from blurgen.sample import Look, Rendered, TooSmall, render
 from blurgen.shards import META, SOURCE, Layout, source_row, write_shard
 from blurgen.sources import BadImage, Picture, Source
+from blurgen.words import TooMuchText
 
 TRIES = 2
 _WARM_UP_PX = 64
@@ -151,6 +152,8 @@ def _make_samples(job: Job, crops: list[Crop], rows: Rows, take_up: Callable[[st
             return Bad(key, error.reason, str(error))
         except TooSmall as error:
             return Bad(key, "too-small", str(error))
+        except TooMuchText as error:
+            return Bad(key, "too-much-text", str(error))
         except Exception as error:  # one image, whatever it does to a decoder, is not worth the run
             rows.count = before
             if not left:
@@ -163,7 +166,8 @@ def _render_into(rows: Rows, job: Job, crops: list[Crop], take_up: Callable[[str
     for crop in crops:
         take_up(key)
         picture = picture or job.source.read(key)
-        samples = render(picture.sharp, picture.blurred, job.look, streams(job.seed, key, crop.index), picture.maps)
+        drawn = streams(job.seed, key, crop.index)
+        samples = render(picture.sharp, picture.blurred, job.look, drawn, picture.maps, picture.words)
         for number, sample in enumerate(samples, crop.first_sample):
             if job.first_sample <= number < job.last_sample:
                 rows.add(number, crop, picture, sample)

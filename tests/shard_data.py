@@ -11,7 +11,7 @@ import numpy as np
 from blurgen.shards import META, SOURCE, Layout, shard_bytes, source_row, write_shard
 
 LAYOUT = Layout(8, 3, lowres=(2, 4), params=("anxiety", "gaussian"))
-MAPPED = Layout(8, 3, lowres=(2,), label=True, prior=3)
+MAPPED = Layout(8, 3, lowres=(2,), label=True, prior=3, transcript=6)
 ATTRS = {"plan": {"seed": 7, "count": 12}, "card": {"licence": "CC0-1.0", "author": "Zoë"}}
 
 
@@ -56,6 +56,8 @@ def content(count: int = 12, layout: Layout = LAYOUT, sources: int = 4, seed: in
     """Return `count` samples of noise with ids 3, 5, 7, ..., sources in no order, and kernels that sum to 1."""
     rng = np.random.default_rng(seed)
     arrays = {name: draw(rng, (count, *item.shape), item.dtype) for name, item in layout.arrays.items()}
+    if "transcript" in arrays:
+        arrays["transcript"] = rng.choice(np.frombuffer(b"abc\n ", np.uint8), arrays["transcript"].shape)
     meta = np.zeros(count, META)
     meta["id"] = 3 + 2 * np.arange(count)
     meta["source"] = rng.integers(0, sources, count) if count else 0

@@ -14,7 +14,7 @@ from blurgen.shards import Layout, verify_each, write_master
 BASES = {
     "raw": (Layout(4, 3), {}, None),
     "gzip": (Layout(4, 3), {}, "gzip"),
-    "maps": (Layout(4, label=True, prior=2), {}, None),
+    "maps": (Layout(4, label=True, prior=2, transcript=9), {}, None),
     "many datasets": (LAYOUT, {f"k{number}": number for number in range(8)}, None),
     "long attributes": (Layout(4, 3), {"bad": [["key.jpg", "truncated", "cut"]] * 2500}, "gzip"),
 }

@@ -103,7 +103,12 @@ def test_format_1_has_not_changed():
     """The bytes of a row, and the order of the arrays, which the golden files depend on."""
     assert (META.itemsize, SOURCE.itemsize) == (212, 1468)
     assert META.names[:4] == ("id", "source", "crop", "y")
-    assert list(Layout(8, 3, (2,), label=True, prior=5).arrays)[-3:] == ["blurred_x2", "label", "prior"]
+    assert list(Layout(8, 3, (2,), label=True, prior=5, transcript=9).arrays)[-4:] == [
+        "blurred_x2",
+        "label",
+        "prior",
+        "transcript",
+    ]
     assert list(Layout(8, 3, (2, 4)).arrays) == [
         "sharp",
         "blurred",

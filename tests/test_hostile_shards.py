@@ -172,6 +172,11 @@ HOSTILE = {
     "wide probabilities": (instead(h5t.IEEE_F32LE, (12, 3, 2, 2), name="prior"), "/prior has the type"),
     "no class": (instead(h5t.IEEE_F16LE, (12, 0, 2, 2), set_up=contiguous, name="prior"), "/prior is not stored in ch"),
     "many classes": (instead(h5t.IEEE_F16LE, (12, 300, 2, 2), set_up=early, name="prior"), "prior must be 0 to 256"),
+    "wide text": (instead(h5t.STD_U16LE, (12, 6), set_up=early, name="transcript"), "/transcript has the type"),
+    "long text": (
+        instead(h5t.STD_U8LE, (12, (1 << 20) + 1), set_up=early, name="transcript"),
+        "transcript must be 0 to 1,048,576",
+    ),
     "fine classes": (instead(h5t.IEEE_F16LE, (12, 3, 8, 8), set_up=early, name="prior"), "/prior has items of shape"),
     "array of bytes": (instead(h5t.array_create(h5t.STD_U8LE, (3,)), (12, 8, 8)), "/blurred has the type"),
     "text": (instead(h5t.C_S1), "/blurred has the type"),

@@ -24,7 +24,7 @@ FLOORS = [
     {"canvas", "convolve", "sparse"},
     {"codes", "imaging"},
     {"kernels"},
-    {"maps", "raster", "resample"},
+    {"maps", "raster", "resample", "words"},
     {"commands", "jit", "lock", "make_options", "options", "progress", "rng", "simd", "slices"},
 ]
 TRAINERS_FLOORS = [

@@ -247,6 +247,7 @@ def test_file_cut_short_while_open_is_an_error(tmp_path):
         ({"params": tuple("abcdefghijklmnopq")}, "at most 16 parameters, got 17"),
         ({"prior": 257}, "prior must be 0 to 256 classes, of crops that 4 divides, got 257 of 8 px"),
         ({"crop": 6, "prior": 2}, "got 2 of 6 px"),
+        ({"transcript": 1 << 21}, "transcript must be 0 to 1,048,576 bytes, got 2097152"),
         ({"crop": 5040, "lowres": (2, 3, 4, 5, 6)}, "at most 12 arrays, got 13"),
     ],
 )

@@ -91,7 +91,7 @@ def test_attributes_are_those_given_or_those_agreed_on(tmp_path):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("name", ["meta", "source", "sharp", "kernel", "label", "prior"])
+@pytest.mark.parametrize("name", ["meta", "source", "sharp", "kernel", "label", "prior", "transcript"])
 def test_damaged_shard_is_not_packed(tmp_path, codec, name):
     paths = content(layout=MAPPED).divided(tmp_path / "set", 5, codec)
     with h5py.File(paths[1], "r+", libver=("v110", "v110")) as file:
@@ -99,7 +99,7 @@ def test_damaged_shard_is_not_packed(tmp_path, codec, name):
         if name in ("meta", "source"):
             item[next(iter(item.dtype.names))] = item.dtype[0].type(4)
         else:
-            item[0, 0] += 1
+            item.flat[0] += 1
         file[name][0] = item
     with pytest.raises(BadShard, match=f"00001.h5.*/{name} does not agree with its checksum"):
         pack(paths, tmp_path / "a.h5")

@@ -54,7 +54,8 @@ def test_real_pairs_without_kernels_have_no_problems(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "name"), [*((LAYOUT, name) for name in LAYOUT.arrays), (MAPPED, "label"), (MAPPED, "prior")]
+    ("layout", "name"),
+    [*((LAYOUT, name) for name in LAYOUT.arrays), (MAPPED, "label"), (MAPPED, "prior"), (MAPPED, "transcript")],
 )
 def test_flipped_pixel_is_named(tmp_path, layout, name):
     path = content(layout=layout).write(tmp_path / "a.h5")
@@ -367,3 +368,13 @@ def test_doubled_and_foreign_shards_are_found(tmp_path):
     paths[0].unlink()
     content(layout=Layout(4)).write(tmp_path / "set" / "00002.h5")
     assert any("holds other arrays" in problem for problem in problems(tmp_path / "set"))
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"), [(b"a\0b", "holds a NUL within its text"), (b"\xc3(", "is no UTF-8: 'utf-8' codec can't decode")]
+)
+def test_wrong_transcript_is_named_though_its_checksum_is_right(tmp_path, text, claim):
+    made = content(layout=MAPPED)
+    made.arrays["transcript"][6] = np.frombuffer(text.ljust(6, b"\0"), np.uint8)
+    (problem,) = verify(made.write(tmp_path / "a.h5"))
+    assert f"/transcript of sample 15 {claim}" in problem

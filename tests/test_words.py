@@ -9,7 +9,7 @@ from blurgen.sources.pages.fonts import Font, bundled_families
 from blurgen.sources.pages.layouts import LAYOUTS, draw_page
 from blurgen.sources.pages.page import Page
 from blurgen.sources.text import TextSource
-from blurgen.sources.words import Words
+from blurgen.words import Words
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 DEJAVU = tuple(family for family in bundled_families() if family.name.startswith("DejaVu"))

@@ -153,8 +153,22 @@ def _prior_problems(prior: np.ndarray) -> Iterator[str]:
         yield f"has classes that sum to {sums.flat[np.abs(sums - 1).argmax()]:g} instead of 1"
 
 
+def _transcript_problems(transcript: np.ndarray) -> Iterator[str]:
+    text = transcript.tobytes().rstrip(b"\0")
+    if b"\0" in text:
+        yield "holds a NUL within its text"
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        yield f"is no UTF-8: {error}"
+
+
 # What the bytes of an array say beyond their checksum.
-_CHECKS: dict[str, Callable[[np.ndarray], Iterator[str]]] = {"kernel": _kernel_problems, "prior": _prior_problems}
+_CHECKS: dict[str, Callable[[np.ndarray], Iterator[str]]] = {
+    "kernel": _kernel_problems,
+    "prior": _prior_problems,
+    "transcript": _transcript_problems,
+}
 
 
 def _blocks(file: ShardFile, name: str) -> Iterator[tuple[int, np.ndarray]]:

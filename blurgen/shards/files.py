@@ -12,6 +12,7 @@ import numpy as np
 from blurgen.shards.layout import META, BadShard, row_checksums, seal_rows
 from blurgen.shards.scanning import Region, identify, open_regular
 from blurgen.shards.structure import Structure, chunk_table
+from blurgen.words import text_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +23,8 @@ class ShardSample:
     ----------
     arrays : dict
         Name -> array: ``sharp`` and ``blurred`` (H, W, 3) uint8 sRGB, ``kernel`` (k, k) float32, the low-resolution
-        variants ``sharp_x2``, ``blurred_x2``, ..., ``label`` (H, W) uint8 ids, and ``prior`` (K, H/4, W/4) float16
-        probabilities of classes; what the file does not hold is absent.
+        variants ``sharp_x2``, ``blurred_x2``, ..., ``label`` (H, W) uint8 ids, ``prior`` (K, H/4, W/4) float16
+        probabilities of classes, and ``transcript`` (n,) uint8; what the file does not hold is absent.
     meta : numpy.void
         Its row of ``/meta``; see `blurgen.shards.layout.META`.
     source : numpy.void
@@ -53,6 +54,12 @@ class ShardSample:
     def kernel(self) -> np.ndarray | None:
         """The kernel (k, k) float32 that blurred it, or None."""
         return self.arrays.get("kernel")
+
+    @property
+    def transcript(self) -> str | None:
+        """What is written in the image, a line feed between lines, or None where that is not known."""
+        stored = self.arrays.get("transcript")
+        return None if stored is None else text_of(stored)
 
     @property
     def key(self) -> str:

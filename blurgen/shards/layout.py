@@ -12,7 +12,7 @@ from blurgen.maps import PRIOR_FACTOR
 
 FORMAT, MASTER, VERSION = "blurgen shard", "blurgen master", 1
 MAX_CROP, MAX_KERNEL, MAX_FACTOR, MAX_PARAMS, MAX_ARRAYS, MAX_KEY = 16384, 4095, 64, 16, 12, 512
-MAX_CLASSES = 256
+MAX_CLASSES, MAX_TRANSCRIPT = 256, 1 << 20
 SIDES = {"both": ("sharp", "blurred"), "sharp": ("sharp",), "blurred": ("blurred",)}
 
 META = np.dtype(
@@ -124,6 +124,8 @@ class Layout:
         Whether there are label maps: the id of each pixel of the crop.
     prior : int
         Classes of the probability maps, at most 256, at a quarter of the crop; 0 where there are none.
+    transcript : int
+        Bytes of the text in a crop, at most 2^20: UTF-8, padded with NULs; 0 where there is none.
 
     Raises
     ------
@@ -143,6 +145,7 @@ class Layout:
     params: tuple[str, ...] = ()
     label: bool = False
     prior: int = 0
+    transcript: int = 0
 
     def __post_init__(self):
         if self.sides not in SIDES:
@@ -164,6 +167,8 @@ class Layout:
                 f"prior must be 0 to {MAX_CLASSES} classes, of crops that {PRIOR_FACTOR} divides, got {self.prior} of "
                 f"{self.crop} px"
             )
+        if not 0 <= self.transcript <= MAX_TRANSCRIPT:
+            raise ValueError(f"transcript must be 0 to {MAX_TRANSCRIPT:,} bytes, got {self.transcript}")
         if len(self.arrays) > MAX_ARRAYS:
             raise ValueError(f"a sample holds at most {MAX_ARRAYS} arrays, got {len(self.arrays)}")
         if len(self.params) > MAX_PARAMS:
@@ -185,6 +190,8 @@ class Layout:
         if self.prior:
             quarter = self.crop // PRIOR_FACTOR
             items["prior"] = Item((self.prior, quarter, quarter), np.dtype("<f2"))
+        if self.transcript:
+            items["transcript"] = Item((self.transcript,), np.dtype("u1"))
         return items
 
     @property

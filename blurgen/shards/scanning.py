@@ -19,9 +19,9 @@ from blurgen.shards.headers import check_start, is_simple
 from blurgen.shards.layout import FORMAT, MANIFEST, MASTER, META, SOURCE, VERSION, BadShard
 
 _MAX_LINKS, _MAX_ATTRS, _MAX_ATTR_BYTES, _MAX_ROWS = 64, 64, 1 << 26, 1 << 40
-_NAMES = re.compile(r"meta|source|manifest|kernel|(sharp|blurred)(_x\d{1,3})?|label|prior")
+_NAMES = re.compile(r"meta|source|manifest|kernel|(sharp|blurred)(_x\d{1,3})?|label|prior|transcript")
 _TABLES = {"meta": META, "source": SOURCE, "manifest": MANIFEST}
-# All others hold bytes: levels, or ids.
+# All others hold bytes: levels, ids, or text.
 _DTYPES = _TABLES | {"kernel": np.dtype("<f4"), "prior": np.dtype("<f2")}
 # What h5py raises on a damaged file depends on where the damage is.
 _H5PY_ERRORS = (RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, NotImplementedError)

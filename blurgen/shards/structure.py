@@ -127,6 +127,7 @@ def _layout(regions: dict[str, Region], texts: dict[str, str]) -> Layout:
             params=tuple(str(name) for name in params),
             label="label" in regions,
             prior=_first_side(regions, "prior"),
+            transcript=_first_side(regions, "transcript"),
         )
     except (ValueError, TypeError) as error:
         raise BadShard(str(error)) from error

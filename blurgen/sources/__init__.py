@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from blurgen.sources.words import Words
+from blurgen.words import Words
 
 # How a source is made: a name for the command line -> the class that reads it.
 READERS = {

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from blurgen.sources.pages.fonts import Family, families_in, families_of
 from blurgen.sources.pages.layouts import LAYOUTS, draw_page
 from blurgen.sources.pages.page import Page
 from blurgen.sources.pages.writing import LATIN, SCRIPTS
-from blurgen.sources.words import Words
+from blurgen.words import Words
 
 _drawing = threading.Lock()  # pages share glyph cells and matplotlib's parser and settings, which bear one thread only
 
@@ -52,6 +53,7 @@ class TextSource(DrawnSource):
     """
 
     name = "text"
+    knows_words: ClassVar[bool] = True
     thing = "page"
     least_side_px = 256
 

@@ -6,7 +6,7 @@ from cv2 import LINE_AA, circle, fillPoly, polylines, rectangle
 from blurgen.jit import njit
 from blurgen.sources.pages.fonts import Font
 from blurgen.sources.pages.runs import Run, gather_words
-from blurgen.sources.words import Words
+from blurgen.words import Words
 
 _SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 Colour = tuple[int, int, int]

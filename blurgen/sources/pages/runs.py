@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blurgen.sources.pages.fonts import Font
-from blurgen.sources.words import Words
+from blurgen.words import Words
 
 _SEAM_PX = 0.01  # pieces of one word follow each other this closely, round-off aside
 

@@ -1,9 +1,13 @@
-"""The words of a picture, and where they stand."""
+"""The words of a picture, where they stand, and the bytes that keep them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+
+
+class TooMuchText(ValueError):
+    """Text that takes more bytes than there are."""
 
 
 class Words:
@@ -36,3 +40,25 @@ class Words:
             return ""
         ends = [" " if one == other else "\n" for one, other in pairwise(self.lines.tolist())]
         return "".join(map("".join, zip(self.texts, [*ends, ""], strict=True)))
+
+
+def bytes_of(text: str, size: int) -> np.ndarray:
+    """Return a text as (size,) uint8: UTF-8, padded with NULs; raises `TooMuchText` where it is longer.
+
+    Examples
+    --------
+    >>> bytes_of("Zoë", 6)
+    array([ 90, 111, 195, 171,   0,   0], dtype=uint8)
+    """
+    encoded = text.encode()
+    if len(encoded) > size:
+        raise TooMuchText(
+            f"the words in its crop take {len(encoded):,} bytes, and there are {size:,}: "
+            f"say --transcripts {max(2 * size, len(encoded))}"
+        )
+    return np.frombuffer(encoded.ljust(size, b"\0"), np.uint8)
+
+
+def text_of(stored: np.ndarray) -> str:
+    """Return the text that `bytes_of` has made bytes of; what is no UTF-8 becomes U+FFFD."""
+    return stored.tobytes().rstrip(b"\0").decode("utf-8", "replace")
