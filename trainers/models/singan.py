@@ -146,7 +146,7 @@ class SinGANRestorer(Restorer):
             image = self.generators[scale].in_strips(
                 self._noise_of(number, scale, below), below, max(1, STRIP_PX // below.shape[3])
             )
-        return resized(image, own).clamp(-1, 1)
+        return resized(image.clamp(-1, 1), own).clamp(-1, 1)
 
     def passes(self) -> list[tuple[int, int]]:
         """Return the scales whose generators are passed, and how many steps below the whole size each works."""
