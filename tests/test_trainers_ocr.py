@@ -80,7 +80,9 @@ def read():
     pytest.importorskip("pytesseract")
     if shutil.which("tesseract") is None:
         pytest.skip("the program Tesseract is not installed: `apt-get install tesseract-ocr`")
-    return open_tesseract("eng")
+    read, origin = open_tesseract("eng")
+    assert origin.startswith("Tesseract ")
+    return read
 
 
 def test_pages_are_read_and_blurred_ones_misread(read):

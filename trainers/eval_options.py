@@ -46,12 +46,20 @@ class EvalOptions:
     alexnet_weights: Path | None = option(None, "File of AlexNet's weights for lpips.")
     lpips_weights: Path | None = option(None, "File of the linear weights of LPIPS-Alex 0.1 for lpips.")
 
+    segmenter: str | None = option(
+        None, "Segmentation network for iou: a folder, or a name on the Hugging Face Hub; needs transformers."
+    )
+    ocr: bool = option(False, "Read pages with Tesseract for cer, of shards of `blurgen make --transcripts`.")
+    ocr_lang: str = option("eng", "Languages that Tesseract reads, by its names, such as eng+ell.")
+
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.ocr_lang != type(self).ocr_lang and not self.ocr:
+            raise ValueError(f"ocr_lang {self.ocr_lang} says what Tesseract reads: give --ocr, too, or leave it out")
         if self.align < 0:
             raise ValueError(f"align must be at least 0, got {self.align}")
 

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import torch
 
 from blurgen.progress import ProgressLine
 from trainers.arithmetic import set_precision
-from trainers.bench import OUTPUT, Bench, Deblurring, Enlarging, Measured, Meter, Restorations
+from trainers.bench import CER, IOU, OUTPUT, Bench, Deblurring, Enlarging, Measured, Meter, Restorations
 from trainers.data import ARRAYS, PairSet
 from trainers.eval_options import NEIGHBOUR, ORACLE, EvalOptions
 from trainers.held_out import (
@@ -28,8 +28,10 @@ from trainers.held_out import (
 from trainers.infer import Means, check_dropout
 from trainers.lpips import KEPT, LEAST_PX, open_lpips
 from trainers.metrics import METRICS, Metric, d_vgg, learned
+from trainers.ocr import open_tesseract
 from trainers.pretrained import cache_folder
 from trainers.processes import device_named
+from trainers.segment import SegmentationScore, Segmenter
 from trainers.single import SINGLE
 from trainers.vgg import POOL5, cached, open_features
 from trainers.weights import Weights, load_weights
@@ -54,6 +56,8 @@ class Evaluation:
         Row -> what made its images; "output" is the system that was measured.
     scale : int
         How many times larger it makes images.
+    iou : mapping
+        Row -> mean IoU over all pixels of the counted images, where a network has segmented them.
     """
 
     facts: dict[str, Any]
@@ -62,6 +66,7 @@ class Evaluation:
     notes: tuple[str, ...]
     restorations: Restorations = field(repr=False, default_factory=dict)
     scale: int = 1
+    iou: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def counted(self) -> list[Measured]:
@@ -70,17 +75,20 @@ class Evaluation:
 
     @property
     def means(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Row -> metric -> (mean, standard deviation) over the counted images that have a value."""
+        """Row -> metric -> (mean, standard deviation) over the counted images that have a value; that of iou is NaN."""
         rows: dict[str, dict[str, tuple[float, float]]] = {}
         for row, values in self.images[0].rows.items():
             columns = {name: [image.rows[row][name] for image in self.counted] for name in values}
             rows[row] = {name: _mean_and_spread(column) for name, column in columns.items()}
+        for row, value in self.iou.items():
+            rows[row][IOU] = value, math.nan
         return rows
 
     @property
     def median_psnr_db(self) -> dict[str, float]:
         """Row -> median of the PSNR over the counted images, dB; a nearly blank page moves it little."""
-        return {row: float(np.median([image.rows[row]["psnr"] for image in self.counted])) for row in self.means}
+        rows = [row for row, values in self.images[0].rows.items() if "psnr" in values]
+        return {row: float(np.median([image.rows[row]["psnr"] for image in self.counted])) for row in rows}
 
     @property
     def gain_db(self) -> float:
@@ -139,9 +147,12 @@ def evaluate_each(
     sets = [None] if folders is not None else _shards(options, systems.weights)
     # What cannot be measured on is to be known before anything is measured.
     held_out = [find_pairs(options, systems, path, folders) for path in sets]
+    if options.ocr:
+        _require_transcripts(held_out)
     metrics, origins = _metrics(options, device)
+    extras = _extras(options, device, origins)
     restorations = _restorations(systems, _means(options, systems, device))
-    bench = Bench(metrics, restorations, Meter(device), options.align, options.blank, systems.scale)
+    bench = Bench(metrics, restorations, Meter(device), options.align, options.blank, systems.scale, **extras)
     facts = _facts(options, systems, origins) | {"device": _device_name(device)}
     size_of = systems.weights.restorer.measured_size if systems.weights else None
     return [
@@ -161,9 +172,13 @@ def _evaluation(
     pairs = held_out.pairs.limited(limit)
     if size_of is not None:
         pairs = ResizedPairs(pairs, size_of)
+    if bench.segmentation:
+        bench = replace(bench, segmentation=bench.segmentation.anew())
     images = _measured(bench, pairs, quiet)
     facts = {**facts, **({"protocol": held_out.protocol} if held_out.protocol else {}), "images": len(images)}
     evaluation = Evaluation(facts, images, pairs, held_out.notes, bench.restorations, bench.scale)
+    if bench.segmentation:
+        evaluation = replace(evaluation, iou=bench.segmentation.totals())
     equal = len(images) - len(evaluation.counted)
     if not equal:
         return evaluation
@@ -313,6 +328,26 @@ def _metrics(options: EvalOptions, device: torch.device) -> tuple[dict[str, Metr
         model, origins["lpips"] = open_lpips(options.alexnet_weights, options.lpips_weights)
         metrics["lpips"] = learned(model.to(device), device, LEAST_PX)
     return metrics, origins
+
+
+def _extras(options: EvalOptions, device: torch.device, origins: dict[str, str]) -> dict[str, Any]:
+    """Return what a bench needs for the metrics that are asked for, and put a sentence on each into `origins`."""
+    extras: dict[str, Any] = {}
+    if options.segmenter is not None:
+        segmenter = Segmenter(options.segmenter, device)
+        extras["segmentation"], origins[IOU] = SegmentationScore(segmenter, segmenter.classes), options.segmenter
+    if options.ocr:
+        extras["read"], origins[CER] = open_tesseract(options.ocr_lang)
+    return extras
+
+
+def _require_transcripts(held_out: Sequence[HeldOut]) -> None:
+    for found in held_out:
+        if found.pairs[0].transcript is None:
+            raise ValueError(
+                "--ocr compares with the words that were set, which shards keep: "
+                "give shards of `blurgen make --src text --transcripts`"
+            )
 
 
 def _place(options: EvalOptions, shards: Path | None, folders: tuple[Path, Path] | None) -> dict[str, Any]:

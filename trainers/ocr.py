@@ -66,8 +66,8 @@ def character_error_rate(read: str, reference: str) -> float:
     return edit_distance(normalised(read), wanted) / len(wanted) if wanted else math.nan
 
 
-def open_tesseract(languages: str) -> Callable[[np.ndarray], str]:
-    """Return the function from an (H, W, 3) uint8 RGB page to the text that Tesseract reads in it.
+def open_tesseract(languages: str) -> tuple[Callable[[np.ndarray], str], str]:
+    """Return the function from an (H, W, 3) uint8 RGB page to the text that Tesseract reads in it, and its version.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def open_tesseract(languages: str) -> Callable[[np.ndarray], str]:
         with _one_thread():
             return pytesseract.image_to_string(prepared(image), lang=languages, config="--psm 3 --dpi 300")
 
-    return read
+    return read, f"Tesseract {pytesseract.get_tesseract_version()}, {languages}"
 
 
 @contextmanager
