@@ -122,8 +122,6 @@ class DisentangledSR(Disentangled):
     paper = "Lu et al., CVPR 2019"
     Config = DisentangledSRConfig
     Restorer = DisentangledSRRestorer
-    # Domains whose images have other contents: what is kept of them is told by features.
-    presets = Disentangled.presets | {"cross-domain": {"domain": "photo", "perceptual": 1.0}}
 
     def __init__(self, config: DisentangledSRConfig, *arguments: object):
         self._reduce = Reduction(config.scale)
