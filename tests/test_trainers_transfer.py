@@ -293,3 +293,10 @@ def test_the_preset_gives_the_perceptual_loss_ten_times_the_weight():
     plain, crossed = (Disentangled.Config(**Disentangled.presets[name]).weights for name in ("default", "cross-domain"))
     assert crossed == plain | {"perceptual": 1.0, "perceptual_random": 1.0}
     assert plain["perceptual"] == 0.1
+
+
+def test_a_frozen_blur_encoder_has_no_loss_of_its_own():
+    from trainers.models.disentangled import DisentangledConfig
+
+    free, held = DisentangledConfig().weights, DisentangledConfig(freeze_blur_encoder=True).weights
+    assert set(free) - set(held) == {"kl"}

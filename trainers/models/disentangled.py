@@ -204,10 +204,9 @@ class Disentangled(Method):
         return {name: initialise(network) for name, network in networks.items()}
 
     def sides(self) -> dict[str, tuple[str, ...]]:
-        """Return what the critics' and what the generators' optimiser trains."""
+        """Return what the critics' and what the generators' optimiser trains; it passes over what is frozen."""
         critics = tuple(name for name in self.networks if name.startswith("critic"))
-        untrained = (*critics, "blur_encoder") if self.config.freeze_blur_encoder else critics
-        return {"critics": critics, "generators": tuple(name for name in self.networks if name not in untrained)}
+        return {"critics": critics, "generators": tuple(name for name in self.networks if name not in critics)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Update the critics, and every `generator_every` steps encoders and generators."""
