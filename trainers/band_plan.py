@@ -53,6 +53,8 @@ class BandPlan:
         Size of the code that the graph takes, if it takes one.
     band_bytes : int
         Bound for the feature maps of a band.
+    channels : int
+        Of the image.
     keep : bool
         False plans as if norms needed no statistics, to see what depends on what.
 
@@ -81,9 +83,10 @@ class BandPlan:
         latent: int = 0,
         band_bytes: int = BAND_BYTES,
         keep: bool = True,
+        channels: int = 3,
     ):
         self.graph, self._band_bytes = graph, band_bytes
-        self.sizes = _map_sizes(graph, height, width, latent)
+        self.sizes = _map_sizes(graph, (channels, height, width), latent)
         self.layers: dict[fx.Node, Layer] = {}
         for node in self.sizes:
             if node.op == "call_module" and (layer := layer_of(self.module(node))) is not None:
@@ -196,9 +199,9 @@ def _refuse_norm_of_image(normalised: bool) -> None:
         raise ValueError("a norm of the image itself cannot be computed in parts here: take --tiles whole")
 
 
-def _map_sizes(graph: fx.GraphModule, height: int, width: int, latent: int) -> dict[fx.Node, tuple[int, int, int]]:
+def _map_sizes(graph: fx.GraphModule, image: tuple[int, int, int], latent: int) -> dict[fx.Node, tuple[int, int, int]]:
     """Return (channels, height, width) of all nodes that are maps, in the order in which they are computed."""
-    images = [torch.empty(1, 3, height, width, device="meta"), torch.empty(1, latent, device="meta")]
+    images = [torch.empty(1, *image, device="meta"), torch.empty(1, latent, device="meta")]
     traced = meta_twin(graph)
     inputs = images[: sum(node.op == "placeholder" for node in graph.graph.nodes)]
     with torch.no_grad():

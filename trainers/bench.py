@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -74,7 +75,7 @@ class Deblurring:
         self._restorer, self._means = restorer, means
         self._prepared: dict[tuple[int, ...], Means] = {}
 
-    def prepare(self, blurred: np.ndarray) -> None:
+    def prepare(self, blurred: np.ndarray, guide: np.ndarray | None = None) -> None:
         """Do what is done once for each size: choose a mode, and let a GPU run once."""
         if blurred.shape in self._prepared:
             return
@@ -82,11 +83,11 @@ class Deblurring:
         mode = choose_mode(self._restorer, image, self._means)
         self._prepared[blurred.shape] = replace(self._means, tiles=mode)
         if self._means.device.type == "cuda":
-            self(blurred)
+            self(blurred, guide)
 
-    def __call__(self, blurred: np.ndarray) -> np.ndarray:
-        """Return the restored image."""
-        return deblur_colors(self._restorer, blurred, self._prepared.get(blurred.shape, self._means))
+    def __call__(self, blurred: np.ndarray, guide: np.ndarray | None = None) -> np.ndarray:
+        """Return the restored image; `guide` is the map that a system asks for."""
+        return deblur_colors(self._restorer, blurred, self._prepared.get(blurred.shape, self._means), guide=guide)
 
 
 class Enlarging:
@@ -156,8 +157,8 @@ class Bench:
         """Return all values of a pair."""
         images, cost = {INPUT: enlarged(pair.blurred, self.scale)}, {}
         for row, restoration in self.restorations.items():
-            restoration.prepare(pair.blurred)
-            images[row], cost[row] = self.meter.run(restoration, pair.blurred)
+            restoration.prepare(pair.blurred, **pair.guiding)
+            images[row], cost[row] = self.meter.run(partial(restoration, **pair.guiding), pair.blurred)
         # Whatever the arithmetic of the networks, that of the metrics stays.
         set_precision("fp32", self.meter.device)
         if self.blank:

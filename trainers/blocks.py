@@ -75,7 +75,32 @@ class Luma(nn.Module):
         return 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
 
 
-LAYERS = (InstanceNorm, LayerNorm, Float32Linear, Slope, Luma)
+class Channels(nn.Module):
+    """The channels from `first` to `last` (excluded) of a map."""
+
+    def __init__(self, first: int, last: int):
+        super().__init__()
+        self.first, self.last = first, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, last - first, H, W) of x (B, C, H, W)."""
+        return x[:, self.first : self.last]
+
+
+class OneHot(nn.Module):
+    """A channel for each of the ids 0 ... `classes` - 1, 1 where that is the id and else 0; other ids have none."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return (B, classes, H, W) of ids (B, 1, H, W), of their dtype."""
+        known = torch.arange(self.classes, device=ids.device, dtype=ids.dtype)
+        return (ids == known[:, None, None]).to(ids.dtype)
+
+
+LAYERS = (InstanceNorm, LayerNorm, Float32Linear, Slope, Luma, Channels, OneHot)
 """The layers of this file that are no compositions of others."""
 
 

@@ -19,6 +19,8 @@ from trainers.splits import BLURRED_SIDE, PAIRED, UNPAIRED, all_but_test, deal, 
 
 PAIRINGS = ("unpaired", "paired")
 ARRAYS = ("sharp", "blurred")
+# How shards with the maps that may guide a system are made.
+GUIDES = {"label": "blurgen make --labels", "prior": "blurgen make --priors DIR"}
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,19 @@ class Pair(NamedTuple):
     """A blurred image and what it should look like, (H, W, 3) uint8 sRGB each.
 
     `key` is that of the source, followed by ``#`` and the number of the crop where sources have several; `transcript`
-    is what is written in it, where shards keep that.
+    is what is written in it, where shards keep that; `guide` the map that guides a system, as `PaddedImage` takes it.
     """
 
     blurred: np.ndarray
     sharp: np.ndarray
     key: str
     transcript: str | None = None
+    guide: np.ndarray | None = None
+
+    @property
+    def guiding(self) -> dict[str, np.ndarray]:
+        """What is said of the guide where the blurred image is restored: nothing where there is none."""
+        return {} if self.guide is None else {"guide": self.guide}
 
 
 class PairSet(Sequence):
@@ -56,11 +64,11 @@ class PairSet(Sequence):
     shards : Shards
     samples : ndarray (n,)
         Numbers of its samples.
-    arrays : (str, str)
-        Names of the sharp and the blurred images.
+    arrays : (str, str) or (str, str, str)
+        Names of the sharp and the blurred images, and of the maps that guide.
     """
 
-    def __init__(self, shards: Shards, samples: np.ndarray, arrays: tuple[str, str] = ARRAYS):
+    def __init__(self, shards: Shards, samples: np.ndarray, arrays: tuple[str, ...] = ARRAYS):
         self.shards, self.samples, self.arrays = shards, samples, arrays
         self._crops = bool(shards.meta["crop"].any())
 
@@ -72,10 +80,10 @@ class PairSet(Sequence):
         if isinstance(index, slice):
             return PairSet(self.shards, self.samples[index], self.arrays)
         sample = int(self.samples[index])
-        sharp, blurred = (self.shards.read(name, sample) for name in self.arrays)
+        sharp, blurred, *guides = (self.shards.read(name, sample) for name in self.arrays)
         meta = self.shards.meta[sample]
         key = text(self.shards.sources["key"][meta["source"]])
-        return Pair(blurred, sharp, f"{key}#{meta['crop']}" if self._crops else key)
+        return Pair(blurred, sharp, f"{key}#{meta['crop']}" if self._crops else key, guide=next(iter(guides), None))
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[index] for index in range(len(self)))
@@ -103,6 +111,8 @@ class Data:
         Order, crops and flips depend on it, roles do not.
     dealt : tuple of (Shards, dict)
         For each file, role -> rows of its sources.
+    guide : str or None
+        Name of the maps of both sides that guide the system.
     """
 
     sharp: Images
@@ -112,8 +122,14 @@ class Data:
     pairing: str
     seed: int
     dealt: tuple[tuple[Shards, dict[str, np.ndarray]], ...]
+    guide: str | None = None
     # Of interest where a system is trained on one image.
     protocol: ClassVar[str | None] = None
+
+    @property
+    def classes(self) -> int:
+        """Classes of the probability maps, 0 where shards hold none."""
+        return self.blurred.shards.layout.prior
 
     def steps_per_epoch(self, batch: int) -> int:
         """Return the steps in which the larger side is seen once."""
@@ -135,15 +151,16 @@ class Data:
         ValueError
             Crops that are larger than the images, or cannot be cut out of the low-resolution ones.
         """
-        sides, grid = (self.sharp, self.blurred), max(self.sharp.factor, self.blurred.factor)
+        sides = (self.sharp, self.blurred)
+        guides = [Images(side.shards, self.guide, side.samples) for side in sides] if self.guide else []
+        grid = math.lcm(*(images.factor for images in (*sides, *guides)))
         for images in sides:
             _require_crop(images, config, grid)
         orders = [self._order(images, config, grid) for images in sides]
         if self.pairing == "paired":
             orders[1] = orders[0]
-        domains = [
-            Domain(images, order, config.fed_crop // images.factor) for images, order in zip(sides, orders, strict=True)
-        ]
+        seen = [*zip(sides, orders, strict=True), *zip(guides, orders, strict=bool(guides))]
+        domains = [Domain(images, order, config.fed_crop // images.factor) for images, order in seen]
         return Feed(tuple(domains), config.batch, self.seed, device, workers, resident, rank, world)
 
     def _order(self, images: Images, config: MethodConfig, grid: int) -> Order:
@@ -164,7 +181,7 @@ class Data:
         return {role: len(samples_of(shards, rows)) for shards, rows_of in self.dealt for role, rows in rows_of.items()}
 
 
-def open_data(options: DataOptions, pairing: str = "unpaired", seed: int = 0, arrays: tuple[str, str] = ARRAYS) -> Data:
+def open_data(options: DataOptions, pairing: str = "unpaired", seed: int = 0, arrays: tuple[str, ...] = ARRAYS) -> Data:
     """Return the data that a system with this `pairing` trains on.
 
     Parameters
@@ -174,8 +191,9 @@ def open_data(options: DataOptions, pairing: str = "unpaired", seed: int = 0, ar
         "unpaired": sharp and blurred images of disjoint groups; "paired": both of the same samples.
     seed : int
         Of the run.
-    arrays : (str, str)
-        The arrays that are the sharp and the blurred images, such as ``("sharp", "blurred_x2")``.
+    arrays : (str, str) or (str, str, str)
+        The arrays that are the sharp and the blurred images, such as ``("sharp", "blurred_x2")``, and "label" or
+        "prior", where maps of both guide the system.
 
     Raises
     ------
@@ -193,23 +211,29 @@ def open_data(options: DataOptions, pairing: str = "unpaired", seed: int = 0, ar
     return _open_two(options.sharp, options.blurred, seed, arrays)
 
 
-def _open_one(path: Path, pairing: str, seed: int, arrays: tuple[str, str]) -> Data:
+def _open_one(path: Path, pairing: str, seed: int, arrays: tuple[str, ...]) -> Data:
     shards = _opened(path, "--data")
     for name in arrays:
         _require_array(shards, name)
     rows_of = deal(shards, PAIRED if pairing == "paired" else UNPAIRED)
     samples = {role: samples_of(shards, rows) for role, rows in rows_of.items()}
     training = ("train", "train") if pairing == "paired" else ("sharp", "blurred")
-    sharp, blurred = (Images(shards, name, samples[role]) for name, role in zip(arrays, training, strict=True))
+    sharp, blurred = (Images(shards, name, samples[role]) for name, role in zip(arrays[:2], training, strict=True))
     validation, test = (PairSet(shards, samples[role], arrays) for role in ("validation", "test"))
-    return Data(sharp, blurred, validation, test, pairing, seed, ((shards, rows_of),))
+    return Data(sharp, blurred, validation, test, pairing, seed, ((shards, rows_of),), *arrays[2:])
 
 
-def _open_two(sharp_path: Path, blurred_path: Path, seed: int, arrays: tuple[str, str]) -> Data:
+def _open_two(sharp_path: Path, blurred_path: Path, seed: int, arrays: tuple[str, ...]) -> Data:
     """Return data whose blurred side, validation and test are of other shards than the sharp side."""
     sharp, blurred = _opened(sharp_path, "--sharp"), _opened(blurred_path, "--blurred")
-    for shards, name in zip((sharp, blurred), arrays, strict=True):
-        _require_array(shards, name)
+    for shards, name in zip((sharp, blurred), arrays[:2], strict=True):
+        for held in (name, *arrays[2:]):
+            _require_array(shards, held)
+    if "prior" in arrays and sharp.layout.prior != blurred.layout.prior:
+        raise ValueError(
+            f"the probability maps of both sides must have the same classes, got {sharp.layout.prior} in {sharp_path} "
+            f"and {blurred.layout.prior} in {blurred_path}: make both with the same segmenter"
+        )
     refuse_shared(sharp, blurred)
     # Without their sharp images, blurred ones can only be trained on.
     pairs = arrays[0] in blurred.layout.arrays
@@ -227,6 +251,7 @@ def _open_two(sharp_path: Path, blurred_path: Path, seed: int, arrays: tuple[str
         "unpaired",
         seed,
         ((sharp, {"sharp": sharp_rows}), (blurred, rows_of)),
+        *arrays[2:],
     )
 
 
@@ -245,6 +270,8 @@ def _require_array(shards: Shards, name: str) -> None:
         return
     if name in ARRAYS:
         way = "give shards of both sides, or one file for each with --sharp and --blurred"
+    elif name in GUIDES:
+        raise ValueError(f"{shards.path} holds no {name} maps: make shards with `{GUIDES[name]}`")
     else:
         way = f"make shards with `blurgen make --lowres {name.rpartition('_x')[2]}`"
     raise ValueError(f"{shards.path} holds no {name} images, only {', '.join(held)}: {way}")
@@ -263,4 +290,4 @@ def _require_crop(images: Images, config: MethodConfig, grid: int) -> None:
             f"train with --crop {stored} or less, or make larger ones with `blurgen make --crop {crop}`"
         )
     if crop % grid:
-        raise ValueError(f"--crop must be a multiple of {grid}, the factor of the low-resolution images, got {crop}")
+        raise ValueError(f"--crop must be a multiple of {grid}, the factor of low-resolution images, got {crop}")

@@ -35,6 +35,14 @@ class DeblurOptions:
         "How a system that was trained on one image restores: iterate or inject; --set infer.k=3 and infer.from_scale "
         "say how far, infer.size=finest at which size, infer.tau with how much noise. [default: iterate]",
     )
+    labels: Path | None = option(
+        None,
+        "Label maps of the inputs, for a run trained with some: a folder of 8-bit PNG files of the same paths, "
+        "or PATH/*_labels.png with * for those.",
+    )
+    priors: Path | None = option(
+        None, "Likewise probability maps of classes, .npy or .npz files of shape (K, h, w) at any resolution."
+    )
     mc_dropout: bool = option(
         False, "Drop values at random as in training, which the public code of DeblurGAN does; of whole images alone."
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import cv2
@@ -27,11 +27,19 @@ _LOADED_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """The images of one side, the order in which they are seen, and the side of their crops in px."""
+    """The images of one side, or their maps, the order in which they are seen, and the side of their crops in px."""
 
     images: Images
     order: Order
     crop: int
+
+    def upright(self, stored: Any) -> Any:
+        """Return a view (..., S, S, C) of stored images or maps, an array or a tensor."""
+        if self.images.array == "label":
+            return stored[..., None]
+        if self.images.array == "prior":
+            return torch.movedim(stored, -3, -1) if isinstance(stored, Tensor) else np.moveaxis(stored, -3, -1)
+        return stored
 
 
 class Span(NamedTuple):
@@ -54,8 +62,8 @@ class Feed:
 
     Parameters
     ----------
-    domains : (Domain, Domain)
-        The sharp and the blurred side.
+    domains : (Domain, Domain) or (Domain, Domain, Domain, Domain)
+        The sharp and the blurred side; and the maps of both that guide a system, in the orders of their images.
     batch : int
         Images of each side in a step, over all processes together.
     seed : int
@@ -84,7 +92,7 @@ class Feed:
 
     def __init__(
         self,
-        domains: tuple[Domain, Domain],
+        domains: tuple[Domain, ...],
         batch: int,
         seed: int,
         device: torch.device | str = "cpu",
@@ -98,6 +106,7 @@ class Feed:
         if workers < 0:
             raise ValueError(f"--workers must be at least 0, got {workers}")
         local = batch // world
+        self._factors = [domain.images.factor for domain in domains]
         self.seed, self.device, self.span = seed, torch.device(device), Span(batch, rank * local, local)
         self.resident = shall_be_resident([domain.images for domain in domains], self.device, resident)
         held = [load(domain.images, self.device) for domain in domains] if self.resident else None
@@ -126,20 +135,26 @@ class Feed:
 
     def _batches(self, start: int) -> Iterator[Batch]:
         with closing(self._store.steps(start)) as steps:
-            for step, (sharp, blurred) in enumerate(steps, start):
+            for step, (sharp, blurred, *guides) in enumerate(steps, start):
                 first = self.span.start(step)
                 noise = Noise(self.seed, step, range(first, first + self.span.local), self.device)
-                yield Batch(to_unit(sharp), to_unit(blurred), noise)
+                spread = (_spread(guide, factor) for guide, factor in zip(guides, self._factors[2:], strict=True))
+                yield Batch(to_unit(sharp), to_unit(blurred), noise, *spread)
+
+
+def _spread(guide: Tensor, factor: int) -> Tensor:
+    """Return maps (B, C, s, s) as float32 (B, C, factor s, factor s), each value in a square of its own."""
+    return guide.float().repeat_interleave(factor, 2).repeat_interleave(factor, 3) if factor > 1 else guide.float()
 
 
 class HeldOnDevice:
-    """Crops out of images `held`, (n, S, S, 3) uint8 for each domain, that the device holds."""
+    """Crops out of images or maps `held`, (n, ...) for each domain, that the device holds."""
 
     def __init__(self, domains: Sequence[Domain], span: Span, held: Sequence[Tensor]):
         self.domains, self.span, self.held = domains, span, held
 
     def steps(self, start: int) -> Iterator[list[Tensor]]:
-        """Yield the crops (B, 3, crop, crop) uint8 of each domain, from step `start` on."""
+        """Yield the crops (B, C, crop, crop) of each domain, from step `start` on."""
         step = start
         while True:
             yield [self._cut_out(step, *side) for side in zip(self.domains, self.held, strict=True)]
@@ -151,13 +166,13 @@ class HeldOnDevice:
         along = torch.arange(domain.crop, device=held.device)
         down = y[:, None] // domain.images.factor + along
         right = x[:, None] // domain.images.factor + torch.where(flip[:, None] > 0, along.flip(0), along)
-        crops = held[rows[:, None, None], down[:, :, None], right[:, None, :]]
+        crops = domain.upright(held)[rows[:, None, None], down[:, :, None], right[:, None, :]]
         # Strides that run along the colours would follow the batch into the networks.
         return crops.permute(0, 3, 1, 2).contiguous()
 
 
 class Reader:
-    """Crops read from the shards, or from images `held` (n, S, S, 3) uint8 in memory, by threads that read ahead."""
+    """Crops read from the shards, or from images or maps `held` (n, ...) in memory, by threads that read ahead."""
 
     def __init__(
         self,
@@ -170,7 +185,7 @@ class Reader:
         self.domains, self.span, self.device, self.workers, self.held = domains, span, device, workers, held
 
     def steps(self, start: int) -> Iterator[list[Tensor]]:
-        """Yield the crops (B, 3, crop, crop) uint8 of each domain on the device, from step `start` on."""
+        """Yield the crops (B, C, crop, crop) of each domain on the device, from step `start` on."""
         if self.workers:
             yield from self._ahead(start)
         step, places = start, self._places()
@@ -195,29 +210,37 @@ class Reader:
             pool.shutdown(cancel_futures=True)
 
     def _places(self) -> "Places":
-        return Places([(self.span.local, 3, domain.crop, domain.crop) for domain in self.domains], self.device)
+        kinds = [
+            ((self.span.local, domain.images.channels, domain.crop, domain.crop), domain.images.item.dtype)
+            for domain in self.domains
+        ]
+        return Places(kinds, self.device)
 
     def fill(self, step: int, places: "Places") -> "Places":
         """Return `places` with the crops of a step in it."""
         places.wait()
         for side, (domain, out) in enumerate(zip(self.domains, places.arrays, strict=True)):
             cuts = domain.order.cuts(self.span.start(step), self.span.local)
-            whole = np.empty((domain.images.side,) * 2 + (3,), np.uint8)
+            whole = np.empty(domain.images.item.shape, domain.images.item.dtype)
             for row, y, x, flip, place in zip(*(column.tolist() for column in cuts), out, strict=True):
                 image = self.held[side][row] if self.held else domain.images.read(row, whole)
                 y, x = y // domain.images.factor, x // domain.images.factor
-                crop = image[y : y + domain.crop, x : x + domain.crop]
-                # NumPy takes 25 times as long to mirror pixels of three bytes.
-                place[:] = (cv2.flip(crop, 1) if flip else crop).transpose(2, 0, 1)
+                crop = domain.upright(image)[y : y + domain.crop, x : x + domain.crop]
+                place[:] = (_mirrored(crop) if flip else crop).transpose(2, 0, 1)
         return places
 
 
-class Places:
-    """Room for the crops of one step, of a `shapes` each, pinned where they go on to a GPU."""
+def _mirrored(crop: np.ndarray) -> np.ndarray:
+    # NumPy takes 25 times as long to mirror pixels of three bytes.
+    return cv2.flip(crop, 1) if crop.dtype == np.uint8 and crop.shape[2] == 3 else crop[:, ::-1]
 
-    def __init__(self, shapes: Sequence[tuple[int, ...]], device: torch.device):
+
+class Places:
+    """Room for the crops of one step, of a shape and dtype of `kinds` each, pinned where they go on to a GPU."""
+
+    def __init__(self, kinds: Sequence[tuple[tuple[int, ...], np.dtype]], device: torch.device):
         self.device, cuda = device, device.type == "cuda"
-        self.tensors = [torch.empty(shape, dtype=torch.uint8, pin_memory=cuda) for shape in shapes]
+        self.tensors = [torch.empty(shape, dtype=_torch_dtype(dtype), pin_memory=cuda) for shape, dtype in kinds]
         self.arrays = [tensor.numpy() for tensor in self.tensors]
         self._left = torch.cuda.Event() if cuda else None
 
@@ -234,11 +257,15 @@ class Places:
             self._left.synchronize()
 
 
+def _torch_dtype(dtype: np.dtype) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
 def load(images: Images, device: torch.device) -> Tensor:
-    """Return all images (n, side, side, 3) uint8 in the memory of the device."""
-    shape = (images.side, images.side, 3)
-    held = torch.empty((len(images), *shape), dtype=torch.uint8, device=device)
-    staged = torch.empty((_LOADED_AT_ONCE, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    """Return all images or maps, (n, ...) as they are stored, in the memory of the device."""
+    shape, dtype = images.item.shape, _torch_dtype(images.item.dtype)
+    held = torch.empty((len(images), *shape), dtype=dtype, device=device)
+    staged = torch.empty((_LOADED_AT_ONCE, *shape), dtype=dtype, pin_memory=device.type == "cuda")
     for start in range(0, len(images), _LOADED_AT_ONCE):
         rows = range(start, min(start + _LOADED_AT_ONCE, len(images)))
         for row, place in zip(rows, staged.numpy(), strict=False):

@@ -14,7 +14,7 @@ from blurgen.shards import open_shards
 from blurgen.sources import BadImage
 from blurgen.sources.folder import FolderSource
 from blurgen.sources.keys import decode_key
-from trainers.data import ARRAYS, Pair, PairSet
+from trainers.data import ARRAYS, GUIDES, Pair, PairSet
 from trainers.eval_options import NEIGHBOUR, ORACLE
 from trainers.pretrained import file_sha256
 from trainers.pyramid import resized_colors
@@ -68,7 +68,7 @@ def read_roles(folder: Path) -> Roles | None:
     return roles
 
 
-def shard_pairs(path: Path, split: str, roles: Roles | None, arrays: tuple[str, str] = ARRAYS) -> HeldOut:
+def shard_pairs(path: Path, split: str, roles: Roles | None, arrays: tuple[str, ...] = ARRAYS) -> HeldOut:
     """Return the pairs of shards.
 
     Of shards that the run kept test images of: those, or its validation images, or with "all" whatever it did not train
@@ -82,8 +82,8 @@ def shard_pairs(path: Path, split: str, roles: Roles | None, arrays: tuple[str, 
         "test", "validation" or "all".
     roles : mapping or None
         From `read_roles`.
-    arrays : (str, str)
-        Names of the sharp and the blurred images.
+    arrays : (str, str) or (str, str, str)
+        Names of the sharp and the blurred images, and of the maps that guide the system.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def shard_pairs(path: Path, split: str, roles: Roles | None, arrays: tuple[str, 
     shards = open_shards(path)
     for name in arrays:
         if name not in shards.layout.arrays:
-            raise ValueError(f"{path} holds no {name} images: {_way_to(name)}")
+            raise ValueError(f"{path} holds no {name} {'maps' if name in GUIDES else 'images'}: {_way_to(name)}")
     rows = used_sources(shards)
     used_for = [(roles or {}).get(digest.tobytes().hex(), frozenset()) for digest in shards.sources["sha256"][rows]]
     is_own = any("test" in used for used in used_for)
@@ -117,6 +117,8 @@ def _notes(split: str, used_for: Sequence[frozenset[str]], is_own: bool) -> tupl
 def _way_to(name: str) -> str:
     if name in ARRAYS:
         return "pairs of both are needed to measure with"
+    if name in GUIDES:
+        return f"make shards with `{GUIDES[name]}`"
     return f"make shards with `blurgen make --lowres {name.rpartition('_x')[2]}`"
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blurgen.maps import PRIOR_FACTOR, whole_prior
 from trainers.arithmetic import autocast, set_precision
 from trainers.band_plan import BAND_BYTES, BandPlan
 from trainers.bands import run_in_bands
@@ -92,6 +93,7 @@ def deblur_image(
     scratch: str | os.PathLike | None = None,
     epsilon: np.ndarray | None = None,
     dropout_seed: int | None = None,
+    guide: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the deblurred image, (scale H, scale W, 3 or 4) of the dtype of `image`.
 
@@ -116,6 +118,9 @@ def deblur_image(
         Draws the code of the blur: mean + epsilon * deviation. The mean by default.
     dropout_seed : int, optional
         Drop values as in training, drawn for this seed and the image. Nothing is dropped by default.
+    guide : array, optional
+        For a run that is guided by maps: the labels (H, W) uint8 of the image, or the probabilities (K, h, w) of
+        classes, at any resolution.
 
     Raises
     ------
@@ -132,7 +137,9 @@ def deblur_image(
     folder = None if scratch is None else Path(scratch)
     means = Means(device_named(device), precision, tiles, memory, folder, dropout_seed)
     drawn = None if epsilon is None else torch.as_tensor(np.asarray(epsilon, np.float32)).reshape(1, -1)
-    restored = deblur_colors(restorer.to(means.device).eval(), colors, means, drawn)
+    if guide is not None and np.ndim(guide) == 3:
+        guide = whole_prior(np.asarray(guide), colors.shape[:2])
+    restored = deblur_colors(restorer.to(means.device).eval(), colors, means, drawn, guide=guide)
     return restored if alpha is None else np.dstack([restored, enlarge_alpha(alpha, restorer.scale)])
 
 
@@ -160,6 +167,7 @@ def deblur_colors(
     means: Means,
     epsilon: Tensor | None = None,
     progress: Progress = lambda done: None,
+    guide: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the restored (scale H, scale W, 3) image of (H, W, 3) uint8 or uint16 `colors`.
 
@@ -169,18 +177,23 @@ def deblur_colors(
         Draws the code of the blur, whose mean is taken otherwise.
     progress : callable
         Is told how much of the work is done, 0 to 1.
+    guide : ndarray, optional
+        The map that the system asks for, as `PaddedImage` takes it.
 
     Raises
     ------
+    ValueError
+        A guide that is missing, not asked for, or of another shape.
     TooLarge
         The memory is too small for the whole image, where that is asked for, or the disk for its maps.
     """
     if epsilon is not None and epsilon.shape != (1, restorer.latent):
         raise ValueError(f"epsilon must have {restorer.latent} numbers, the size of the code, got {epsilon.numel()}")
+    check_guide(restorer, colors, guide)
     set_precision(means.precision, means.device)
     # Images come in all sizes: a search for the fastest convolution of each would take longer than it saves.
     torch.backends.cudnn.benchmark = False
-    image = PaddedImage(colors, restorer.multiple, means.device)
+    image = PaddedImage(colors, restorer.multiple, means.device, guide)
     restored = RestoredImage(colors, restorer.scale)
     epsilon = None if epsilon is None else epsilon.to(means.device)
     with autocast(means.precision, means.device):
@@ -192,6 +205,24 @@ def deblur_colors(
             (_restore_exactly if mode == "exact" else _restore_fast)(restorer, image, z, means, restored.fill, progress)
     progress(1.0)
     return restored.pixels
+
+
+def check_guide(restorer: Restorer, colors: np.ndarray, guide: np.ndarray | None) -> None:
+    """Raise a ValueError where the map that guides a system is missing, not asked for, or of another shape."""
+    if restorer.guide is None or guide is None:
+        if (guide is None) != (restorer.guide is None):
+            raise ValueError(
+                f"this system is guided by {restorer.guide} maps, and there is none of the image: deblur with "
+                f"--{restorer.guide}s, and measure on shards that hold them"
+                if guide is None
+                else "this system is not guided by maps: leave them out"
+            )
+        return
+    height, width = colors.shape[:2]
+    places = (-(-height // PRIOR_FACTOR), -(-width // PRIOR_FACTOR))
+    wanted = (height, width) if restorer.guide == "label" else (restorer.guide_channels, *places)
+    if guide.shape != wanted:
+        raise ValueError(f"the {restorer.guide} map of the image must have the shape {wanted}, got {guide.shape}")
 
 
 def _restore_whole(restorer: Restorer, image: Tensor, epsilon: Tensor | None, noise: Noise | None) -> Tensor:
@@ -260,7 +291,8 @@ def _encode_in_bands(restorer: Restorer, image: PaddedImage, means: Means, epsil
     if not restorer.latent:
         return None
     band_bytes = min(_ENCODING_SHARE * BAND_BYTES, means.memory // _ENCODING_SHARE)
-    plan = BandPlan(trace_encoding(restorer), image.height, image.width, band_bytes=band_bytes)
+    graph, size = trace_encoding(restorer), (image.height, image.width)
+    plan = BandPlan(graph, *size, band_bytes=band_bytes, channels=restorer.channels)
     keep_in = _choose_keeping(plan, means)
     mean, log_variance = run_in_bands(plan, image, keep_in=keep_in)
     return mean if epsilon is None else mean + epsilon * (log_variance / 2).exp()
@@ -280,7 +312,8 @@ def _restore_exactly(
 
 def _plan_bands(restorer: Restorer, image: PaddedImage, means: Means) -> BandPlan:
     band_bytes = min(BAND_BYTES, means.memory // _ENCODING_SHARE)
-    return BandPlan(trace_restoring(restorer), image.height, image.width, restorer.latent, band_bytes)
+    graph, size = trace_restoring(restorer), (image.height, image.width)
+    return BandPlan(graph, *size, restorer.latent, band_bytes, channels=restorer.channels)
 
 
 def _choose_keeping(plan: BandPlan, means: Means) -> Path | torch.device:

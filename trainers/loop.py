@@ -303,10 +303,11 @@ class Training:
 
 
 def _open(job: Job) -> tuple[Data | SingleData, CommonConfig]:
-    """Return the data of a job, and its Config, which knows the size of a single image."""
+    """Return the data of a job, and its Config, which knows their classes, or the size of a single image."""
     system, config, seed = job.system, job.config, job.options.seed
     if system.pairing != SINGLE:
-        return open_data(job.data, system.pairing, seed, system.arrays(config)), config
+        shards = open_data(job.data, system.pairing, seed, system.arrays(config))
+        return shards, system.with_classes(config, shards.classes)
     data = open_single(job.data, config, seed)
     return data, system.fitted(config, *data.image.pixels.shape[:2])
 

@@ -82,7 +82,7 @@ def activation_bytes(restorer: Restorer, height: int, width: int, dropping: bool
     """
     twin, nowhere = meta_twin(restorer), torch.device("meta")
     with torch.no_grad(), _LiveBytes() as live:
-        image = torch.empty(1, 3, height, width, device=nowhere)
+        image = torch.empty(1, restorer.channels, height, width, device=nowhere)
         twin.restore_dropping(image, _Sizes(0, 0, (0,), nowhere)) if dropping else twin(image)
     return live.peak
 

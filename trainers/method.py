@@ -33,11 +33,16 @@ class Batch:
         (B, 3, fed_crop, fed_crop) float32 sRGB in [-1, 1]. Unpaired: of different images; paired: of the same.
     noise : Noise
         The random numbers of this step.
+    sharp_guide, blurred_guide : Tensor or None
+        (B, C, fed_crop, fed_crop) float32, the maps of these images where the system asks for some: ids of labels,
+        C = 1, or probabilities of C classes, each for 4 x 4 px.
     """
 
     sharp: Tensor
     blurred: Tensor
     noise: Noise
+    sharp_guide: Tensor | None = None
+    blurred_guide: Tensor | None = None
 
     @property
     def step(self) -> int:
@@ -132,9 +137,17 @@ class Method(ABC):
         return None
 
     @classmethod
-    def arrays(cls, config: MethodConfig) -> tuple[str, str]:
-        """Return the names of the arrays of the shards that are the sharp and the blurred side."""
+    def arrays(cls, config: MethodConfig) -> tuple[str, ...]:
+        """Return the names of the arrays of the shards that are the sharp and the blurred side.
+
+        A third is "label" or "prior", the maps by which the system is guided.
+        """
         return "sharp", "blurred"
+
+    @classmethod
+    def with_classes(cls, config: Any, classes: int) -> Any:
+        """Return `config` for shards whose probability maps have so many classes, 0 without; as it is by default."""
+        return config
 
     @classmethod
     def needs_features(cls, config: MethodConfig) -> bool:
@@ -265,6 +278,10 @@ class Restorer(nn.Module):
         Share of the values inside that training drops, 0 where it drops none.
     frugal : bool
         Whether it needs little memory for an image of any size, because it works in strips of rows itself.
+    guide : str or None
+        "label" or "prior": which map goes in behind the colours of the image, as in `Batch`.
+    guide_channels : int
+        How many channels that has.
     """
 
     multiple: int = 4
@@ -272,6 +289,13 @@ class Restorer(nn.Module):
     latent: int = 0
     dropout: float = 0.0
     frugal: bool = False
+    guide: str | None = None
+    guide_channels: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Channels of what goes in: three colours, and those of the guide."""
+        return 3 + self.guide_channels
 
     @property
     def measured_size(self) -> Callable[[int, int], tuple[int, int]] | None:

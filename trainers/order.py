@@ -9,13 +9,17 @@ import numpy as np
 
 from blurgen.rng import stream
 from blurgen.shards import Shards
+from blurgen.shards.layout import Item
 
 _BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The array `array` of the samples `samples` (n,) of `shards`, images (side, side, 3) uint8 sRGB."""
+    """The array `array` of the samples `samples` (n,) of `shards`.
+
+    Images (side, side, 3) uint8 sRGB, or maps that guide: labels (side, side) uint8, priors (K, side, side) float16.
+    """
 
     shards: Shards
     array: str
@@ -25,9 +29,19 @@ class Images:
         return len(self.samples)
 
     @property
+    def item(self) -> Item:
+        """Shape and dtype of one of them."""
+        return self.shards.layout.arrays[self.array]
+
+    @property
     def side(self) -> int:
         """Side of an image in px."""
-        return self.shards.layout.arrays[self.array].shape[0]
+        return self.item.shape[-2]
+
+    @property
+    def channels(self) -> int:
+        """Colours of an image, 1 for a label, classes of a prior."""
+        return self.item.nbytes // (self.side**2 * self.item.dtype.itemsize)
 
     @property
     def factor(self) -> int:
@@ -37,7 +51,7 @@ class Images:
     @property
     def nbytes(self) -> int:
         """Bytes of all images."""
-        return len(self) * self.side**2 * 3
+        return len(self) * self.item.nbytes
 
     def read(self, row: int, out: np.ndarray) -> np.ndarray:
         """Return image `row`, in `out`."""

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blurgen.maps import PRIOR_FACTOR
+
 LEAST_SIDE_PX = 64
 """Smaller images are padded: some paddings inside the networks need a larger side than their own width."""
 
@@ -37,20 +39,37 @@ class PaddedImage:
         Of which the sides of the padded image are multiples.
     device : torch.device
         Where the parts lie.
+    guide : ndarray, optional
+        What goes in behind the colours: ids (H, W) uint8, or probabilities (K, H/4, W/4), rounded up, each for 4 x 4
+        px.
     """
 
-    def __init__(self, colors: np.ndarray, multiple: int, device: torch.device):
-        self._colors, self.device = colors, device
+    def __init__(self, colors: np.ndarray, multiple: int, device: torch.device, guide: np.ndarray | None = None):
+        self._colors, self.device, self._guide = colors, device, guide
         self._half = np.float32(np.iinfo(colors.dtype).max / 2)
         self.height, self.width = (-(-max(side, LEAST_SIDE_PX) // multiple) * multiple for side in colors.shape[:2])
 
     def part(self, top: int, bottom: int, left: int = 0, right: int | None = None) -> Tensor:
-        """Return rows `top` to `bottom` (excluded), and columns likewise, as (1, 3, h, w) float32 in [-1, 1]."""
+        """Return rows `top` to `bottom` (excluded), and columns likewise, as (1, 3, h, w) float32 in [-1, 1].
+
+        The channels of the guide follow: ids as they are, probabilities in [0, 1].
+        """
         height, width = self._colors.shape[:2]
-        rows = self._colors[reflected(np.arange(top, bottom), height)]
-        part = rows[:, reflected(np.arange(left, self.width if right is None else right), width)]
+        rows = reflected(np.arange(top, bottom), height)
+        columns = reflected(np.arange(left, self.width if right is None else right), width)
+        part = self._colors[rows][:, columns]
         values = torch.from_numpy(part.astype(np.float32) / self._half - np.float32(1))
-        return values.to(self.device).permute(2, 0, 1)[None].contiguous()
+        colors = values.to(self.device).permute(2, 0, 1)[None].contiguous()
+        if self._guide is None:
+            return colors
+        return torch.cat((colors, torch.from_numpy(self._guiding(rows, columns)).to(self.device)), 1)
+
+    def _guiding(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the guide (1, C, h, w) float32 of some rows and columns of the image."""
+        if self._guide.ndim == 2:
+            return self._guide[rows][:, columns][None, None].astype(np.float32)
+        places = self._guide[:, rows // PRIOR_FACTOR][:, :, columns // PRIOR_FACTOR]
+        return places[None].astype(np.float32)
 
     def whole(self) -> Tensor:
         """Return all of it, (1, 3, height, width)."""

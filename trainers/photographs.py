@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from blurgen.maps import whole_prior
 from blurgen.progress import ProgressLine
 from blurgen.sources import BadImage
 from blurgen.sources.full_depth import Pixels
+from blurgen.sources.keys import encode_key
+from blurgen.sources.maps import LabelMaps, PriorMaps, label_files, prior_files
 from trainers.deblur_options import DeblurOptions
 from trainers.infer import GIB, Means, TooLarge, check_dropout, deblur_colors, enlarge_alpha, explain
 from trainers.method import Restorer
@@ -27,7 +31,7 @@ from trainers.pictures import (
     write_png,
 )
 from trainers.processes import device_named
-from trainers.weights import load_weights
+from trainers.weights import Weights, load_weights
 
 
 class LeftOut(NamedTuple):
@@ -94,6 +98,29 @@ def plan_jobs(options: DeblurOptions, paths: Iterable[Path]) -> list[Job]:
     return jobs
 
 
+def open_maps(options: DeblurOptions, weights: Weights) -> LabelMaps | PriorMaps | None:
+    """Return where the maps of the inputs are that guide the system, None where nothing does.
+
+    Raises
+    ------
+    ValueError
+        Maps that are missing, or not asked for.
+    FileNotFoundError
+        There is no such folder.
+    """
+    guide, name = weights.restorer.guide, weights.method.name
+    for kind, place in {"label": options.labels, "prior": options.priors}.items():
+        if kind == guide and place is None:
+            raise ValueError(f"this {name} was trained with {kind} maps: say with --{kind}s where the inputs' are")
+        if kind != guide and place is not None:
+            raise ValueError(f"this {name} was trained without {kind} maps: leave out --{kind}s")
+    if guide is None:
+        return None
+    if guide == "label":
+        return LabelMaps(label_files(os.fspath(options.labels)))
+    return PriorMaps(prior_files(os.fspath(options.priors)), weights.restorer.guide_channels)
+
+
 def _with_ending(name: PurePath, ending: str) -> PurePath:
     return name.with_name(f"{name.name}{ending}.png")
 
@@ -129,6 +156,7 @@ def deblur_photographs(
     if options.z_samples is not None and not weights.restorer.latent:
         raise ValueError(f"--z-samples draws codes of the blur, and {weights.method.name} has none: leave it out")
     weights.restorer.choose(options.infer)
+    maps = open_maps(options, weights)
     device = device_named(options.device)
     memory = None if options.memory_gib is None else int(options.memory_gib * GIB)
     dropout_seed = options.seed if options.mc_dropout else None
@@ -136,7 +164,7 @@ def deblur_photographs(
     check_dropout(weights.restorer, means)
     outcome = Outcome(len(jobs))
     with ProgressLine(quiet, "images") as line:
-        run = _Run(options, weights.restorer.to(device), means, outcome, None if quiet else line)
+        run = _Run(options, weights.restorer.to(device), means, outcome, None if quiet else line, maps)
         for job in jobs:
             try:
                 for path in run.results(job):
@@ -157,6 +185,7 @@ class _Run:
     means: Means
     outcome: Outcome
     line: ProgressLine | None
+    maps: LabelMaps | PriorMaps | None
     finished: int = 0
 
     def results(self, job: Job) -> Iterator[Path]:
@@ -169,6 +198,7 @@ class _Run:
         alpha = None if pixels.alpha is None else enlarge_alpha(pixels.alpha, self.restorer.scale)
         if self.line and (how := explain(self.restorer, pixels.colors, self.means)):
             _say(job, f"is computed {how}")
+        guide = self._read_guide(job, pixels.colors.shape[:2])
         codes = self._draw_codes(digest)
         for number, path in enumerate(missing):
             epsilon = None if codes is None else codes[job.outputs.index(path)][None]
@@ -176,7 +206,7 @@ class _Run:
             def show(done: float, number: int = number) -> None:
                 self._show((number + done) / len(missing))
 
-            colors = deblur_colors(self.restorer, pixels.colors, self.means, epsilon, show)
+            colors = deblur_colors(self.restorer, pixels.colors, self.means, epsilon, show, guide)
             write_png(path, Pixels(colors, alpha, pixels.profile))
             self.outcome.written.append(path)
             yield path
@@ -200,6 +230,13 @@ class _Run:
         self.outcome.done = round(self.finished + min(done, 0.99), 2)
         if self.line:
             self.line.show(self.outcome)
+
+    def _read_guide(self, job: Job, size: tuple[int, int]) -> np.ndarray | None:
+        """Return the map of an input of `size` (H, W), as the restorer takes it; raises `BadImage` without one."""
+        if self.maps is None:
+            return None
+        found = self.maps.read(encode_key(os.fspath(job.input.name)), size)
+        return whole_prior(found, size) if self.restorer.guide == "prior" else found
 
     def _draw_codes(self, digest: bytes) -> Tensor | None:
         """Return (n, latent) numbers from N(0, 1), the same for the same image whatever its name and the device."""

@@ -155,7 +155,7 @@ def example_sheet(evaluation: Evaluation) -> np.ndarray:
     strips = [_caption(" | ".join(columns))]
     for name, index in places.items():
         pair, image = evaluation.pairs[index], evaluation.images[index]
-        restored = [restoration(pair.blurred) for restoration in evaluation.restorations.values()]
+        restored = [restoration(pair.blurred, **pair.guiding) for restoration in evaluation.restorations.values()]
         pictures = [enlarged(pair.blurred, evaluation.scale), *restored, pair.sharp]
         strips += [_caption(f"{name}: {_said(image)}"), _side_by_side(pictures)]
     return stack(*strips)

@@ -72,7 +72,9 @@ def receptive_radius(restorer: Restorer) -> int:
     """Return how far from an output pixel an input pixel may lie that it depends on, norms apart, in input px."""
     multiple = restorer.multiple
     height = AMPLE_PX // multiple * multiple
-    plan = BandPlan(trace_restoring(restorer), height, 64 * multiple, restorer.latent, keep=False)
+    plan = BandPlan(
+        trace_restoring(restorer), height, 64 * multiple, restorer.latent, keep=False, channels=restorer.channels
+    )
     (stage,) = plan.stages.values()
     middle = height // multiple // 2 * multiple
     spans = plan.spans(stage, middle * restorer.scale, (middle + multiple) * restorer.scale)
@@ -184,7 +186,7 @@ def run_in_tiles(
 
 
 def sample_patches(image: PaddedImage, pixels: int, multiple: int) -> Tensor:
-    """Return patches (n, 3, side, side) of about `pixels` px together, as bright and as detailed as the image."""
+    """Return patches (n, C, side, side) of about `pixels` px together, as bright and as detailed as the image."""
     side = min(max(math.isqrt(pixels // PATCHES), LEAST_PATCH_PX), MOST_PATCH_PX, image.height, image.width)
     side = side // multiple * multiple
     places, brightness, detail = _survey(image, side)
@@ -197,7 +199,7 @@ def _survey(image: PaddedImage, side: int) -> tuple[np.ndarray, np.ndarray, np.n
     places, brightness, detail = [], [], []
     across = image.width // side
     for top in range(0, image.height - side + 1, side):
-        gray = image.part(top, top + side, 0, across * side)[0].mean(0).reshape(side, across, side)
+        gray = image.part(top, top + side, 0, across * side)[0, :3].mean(0).reshape(side, across, side)
         places += [(top, column * side) for column in range(across)]
         brightness.append(gray.mean((0, 2)))
         detail.append(gray.diff(dim=0).abs().mean((0, 2)) + gray.diff(dim=2).abs().mean((0, 2)))

@@ -47,7 +47,7 @@ def measure(restorer: Restorer, pairs: PairSet, device: torch.device) -> Measure
         shown = enlarged(blurred, restorer.scale)
         if np.array_equal(shown, sharp):
             continue
-        restored = restore(restorer, blurred, device)
+        restored = restore(restorer, blurred, device, pair.guide)
         values.append((psnr(restored, sharp), psnr(shown, sharp)))
         if len(rows) < SHEET_ROWS:
             rows.append((shown, restored, sharp))
@@ -55,8 +55,10 @@ def measure(restorer: Restorer, pairs: PairSet, device: torch.device) -> Measure
 
 
 @torch.inference_mode()
-def restore(restorer: Restorer, blurred: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return the restored (scale H, scale W, 3) uint8 image of a blurred (H, W, 3) uint8 one."""
+def restore(
+    restorer: Restorer, blurred: np.ndarray, device: torch.device, guide: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the restored (scale H, scale W, 3) uint8 image of a blurred (H, W, 3) uint8 one, and what guides there."""
     restored = RestoredImage(blurred, restorer.scale)
-    restored.fill(0, restorer(PaddedImage(blurred, restorer.multiple, device).whole()))
+    restored.fill(0, restorer(PaddedImage(blurred, restorer.multiple, device, guide).whole()))
     return restored.pixels

@@ -1,6 +1,10 @@
-"""AS-CycleGAN: CycleGAN for deblurring, with generators that add to the image, and features that it steers itself."""
+"""AS-CycleGAN: CycleGAN for deblurring, with generators that add to the image, and features that it steers itself.
 
-from dataclasses import dataclass
+What is built on is J.-Y. Zhu et al., ICCV 2017 (see `trainers.models.cyclegan`). "Paper" below is AS-CycleGAN's own, of
+which no reference can be given here; where it contradicts itself, the options say so.
+"""
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +22,12 @@ from trainers.losses import (
 from trainers.method import Batch, PerceptualConfig, Restorer, require_weights
 from trainers.models.cyclegan import CycleGAN, CycleGANConfig
 from trainers.nets.patch_critic import PatchCritic
-from trainers.nets.preactivation import ColorsAndSlope, begin_as_identity, condition_net
+from trainers.nets.preactivation import begin_as_identity, condition_of
 from trainers.nets.resnet_generator import ResnetGenerator
 from trainers.noise import Noise
 
 WASSERSTEIN_CRITIC_UPDATES = 5
+MOST_CLASSES = 256
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,16 @@ class ASCycleGANConfig(CycleGANConfig, PerceptualConfig):
     block: str = option(
         "v2", "Residual blocks: v1 has norm and activation behind its convolutions, v2 before.", choices=("v1", "v2")
     )
-    sft: bool = option(True, "Transform the features of v2 by colours and slopes of the image that goes in.")
+    sft: bool = option(True, "Transform the features of v2 by a prior of what the image shows.")
+    prior: str = option(
+        "self",
+        "The prior: colours and slopes of the image itself, its label map, or probabilities of classes; paper a map of "
+        "classes. Maps are those of the shards, and of `deblur --labels` or --priors.",
+        choices=("self", "label", "prior"),
+    )
+    classes: int = option(
+        0, "Classes of the label maps; ids from there on, as 255 often is, count as none. Of priors, the shards say."
+    )
     dropout: float = option(0.5, "Share of the values inside a block that training drops; paper silent.")
     gan: str = option(
         "ragan-ls",
@@ -58,6 +72,12 @@ class ASCycleGANConfig(CycleGANConfig, PerceptualConfig):
             raise ValueError(f"generator_every must be at least 1, got {self.generator_every}")
         if self.sft and self.block != "v2":
             raise ValueError(f"sft transforms the features of block v2, got block {self.block}: give --no-sft with it")
+        if self.prior != "self" and not self.sft:
+            raise ValueError(f"prior is what sft works by, got prior {self.prior} and no sft: leave one of both out")
+        if self.prior == "label" and not 1 <= self.classes <= MOST_CLASSES:
+            raise ValueError(f"classes must be 1 to {MOST_CLASSES} for prior label, got {self.classes}")
+        if self.prior == "self" and self.classes:
+            raise ValueError(f"classes are those of maps, got {self.classes} for prior self: give --prior label")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -76,21 +96,27 @@ class ASCycleGANConfig(CycleGANConfig, PerceptualConfig):
             return self.generator_every
         return WASSERSTEIN_CRITIC_UPDATES if self.gan == "wgan-gp" else 1
 
+    @property
+    def guide(self) -> str | None:
+        """The maps that go in with the images, if any do."""
+        return None if self.prior == "self" else self.prior
+
 
 class ASCycleGANRestorer(Restorer):
     """The generator from blurred to sharp images, which adds what is missing to them."""
 
     def __init__(self, config: ASCycleGANConfig):
         super().__init__()
-        self.dropout = config.dropout
-        prior = ColorsAndSlope()
+        self.dropout, self.guide = config.dropout, config.guide
+        self.guide_channels = {None: 0, "label": 1, "prior": config.classes}[config.guide]
         self.generator = ResnetGenerator(
             config.width,
             config.blocks,
             config.dropout,
             residual=True,
             preactivation=config.block == "v2",
-            condition=nn.Sequential(prior, condition_net(prior.channels)) if config.sft else None,
+            condition=condition_of(config.guide, config.classes) if config.sft else None,
+            guided=config.guide is not None,
         )
 
     def restore(self, blurred: Tensor, z: Tensor | None = None) -> Tensor:
@@ -118,6 +144,22 @@ class ASCycleGAN(CycleGAN):
     }
 
     @classmethod
+    def arrays(cls, config: ASCycleGANConfig) -> tuple[str, ...]:
+        """Return the names of the images of both sides, and of the maps that guide."""
+        return ("sharp", "blurred", *([config.guide] if config.guide else []))
+
+    @classmethod
+    def with_classes(cls, config: ASCycleGANConfig, classes: int) -> ASCycleGANConfig:
+        """Return `config` with the classes of the probability maps of the shards."""
+        if config.guide != "prior":
+            return config
+        if config.classes not in (0, classes):
+            raise ValueError(
+                f"the probability maps of the shards have {classes} classes, got classes {config.classes}: leave it out"
+            )
+        return replace(config, classes=classes)
+
+    @classmethod
     def needs_features(cls, config: ASCycleGANConfig) -> bool:
         """Return whether the perceptual loss of cycles has a weight."""
         return bool(config.cycle)
@@ -138,9 +180,16 @@ class ASCycleGAN(CycleGAN):
         scalars = self.update_generators(batch, fakes) if due else {}
         return scalars | self.update_critics(batch, fakes)
 
-    def made(self, domain: str, image: Tensor, noise: Noise, purpose: str) -> Tensor:
-        """Return images of `domain` made from images of either, with a dropout of their own."""
-        return self.networks[f"generator_{domain}"].dropping(image, noise, f"dropout of {domain} {purpose}")
+    def made(self, domain: str, image: Tensor, batch: Batch, purpose: str) -> Tensor:
+        """Return images of `domain` made from images of either, guided by the map of what they show.
+
+        Each pass has a dropout of its own.
+        """
+        if self.config.guide is not None:
+            # What is translated shows an image of the other domain; what returns, or stays, one of its own.
+            sharp = (domain == "sharp") != (purpose == "translated")
+            image = torch.cat((image, batch.sharp_guide if sharp else batch.blurred_guide), 1)
+        return self.networks[f"generator_{domain}"].dropping(image, batch.noise, f"dropout of {domain} {purpose}")
 
     def adversarial(self, domain: str, real: Tensor, fake: Tensor) -> Tensor:
         """Return how far fakes are from being taken for images of `domain`, or for more real than them."""

@@ -17,7 +17,6 @@ from trainers.losses import color_correlation, l1, least_squares_critic, least_s
 from trainers.method import Batch, Method, MethodConfig, Restorer, frozen, require_weights
 from trainers.nets.patch_critic import PatchCritic
 from trainers.nets.resnet_generator import ResnetGenerator
-from trainers.noise import Noise
 from trainers.pool import ImagePool
 
 LEAST_CROP_PX = 32
@@ -103,12 +102,12 @@ class CycleGAN(Method):
     def translate(self, batch: Batch) -> dict[str, Tensor]:
         """Return the images of each domain that are made from those of the other."""
         return {
-            "sharp": self.made("sharp", batch.blurred, batch.noise, "translated"),
-            "blurred": self.made("blurred", batch.sharp, batch.noise, "translated"),
+            "sharp": self.made("sharp", batch.blurred, batch, "translated"),
+            "blurred": self.made("blurred", batch.sharp, batch, "translated"),
         }
 
-    def made(self, domain: str, image: Tensor, noise: Noise, purpose: str) -> Tensor:
-        """Return images of `domain` made from images of either."""
+    def made(self, domain: str, image: Tensor, batch: Batch, purpose: str) -> Tensor:
+        """Return images of `domain` made from images of either, whose purpose is "translated", "returned" or "kept"."""
         return self.networks[f"generator_{domain}"](image)
 
     def update_generators(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,8 +128,8 @@ class CycleGAN(Method):
                 )
         losses |= self.cycle_losses(batch, fakes)
         if "identity" in weights:
-            losses["identity"] = l1(self.made("sharp", batch.sharp, batch.noise, "kept"), batch.sharp) + l1(
-                self.made("blurred", batch.blurred, batch.noise, "kept"), batch.blurred
+            losses["identity"] = l1(self.made("sharp", batch.sharp, batch, "kept"), batch.sharp) + l1(
+                self.made("blurred", batch.blurred, batch, "kept"), batch.blurred
             )
         return losses
 
@@ -148,8 +147,8 @@ class CycleGAN(Method):
     def returned(self, batch: Batch, fakes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the sharp and the blurred images, translated there and back."""
         return (
-            self.made("sharp", fakes["blurred"], batch.noise, "returned"),
-            self.made("blurred", fakes["sharp"], batch.noise, "returned"),
+            self.made("sharp", fakes["blurred"], batch, "returned"),
+            self.made("blurred", fakes["sharp"], batch, "returned"),
         )
 
     def update_critics(self, batch: Batch, fakes: dict[str, Tensor]) -> dict[str, Tensor]:

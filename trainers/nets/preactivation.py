@@ -7,7 +7,7 @@ Super-resolution by Deep Spatial Feature Transform.
 import torch
 from torch import Tensor, nn
 
-from trainers.blocks import InstanceNorm, Slope, dropped, reflected_conv
+from trainers.blocks import Channels, InstanceNorm, OneHot, Slope, dropped, reflected_conv
 
 CONDITION_CHANNELS = 32
 CONDITION_INNER_CHANNELS = 128
@@ -80,6 +80,24 @@ class ColorsAndSlope(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, 4, H, W) of (B, 3, H, W)."""
         return torch.cat((image, self.slope(self.right(image) - image, self.below(image) - image)), 1)
+
+
+def condition_of(guide: str | None, classes: int) -> nn.Sequential:
+    """Return images to the condition (B, 32, H/4, W/4).
+
+    Parameters
+    ----------
+    guide : str or None
+        What is read: the image itself, (B, 3, H, W), or what lies behind its colours: with "label" ids of classes in
+        one channel, with "prior" the probabilities of each.
+    classes : int
+        Their number; ids from there on count as no class.
+    """
+    if guide is None:
+        return nn.Sequential(prior := ColorsAndSlope(), condition_net(prior.channels))
+    if guide == "label":
+        return nn.Sequential(Channels(3, 4), OneHot(classes), condition_net(classes))
+    return nn.Sequential(Channels(3, 3 + classes), condition_net(classes))
 
 
 def condition_net(channels: int) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from trainers.blocks import InstanceNorm, ResidualBlock, doubling_conv, reflected_conv
+from trainers.blocks import Channels, InstanceNorm, ResidualBlock, doubling_conv, reflected_conv
 from trainers.nets.preactivation import CONDITION_CHANNELS, PreactivationBlock
 from trainers.noise import Noise
 
@@ -24,6 +24,8 @@ class ResnetGenerator(nn.Module):
         Norm and activation stand before the convolutions of a block, not behind.
     condition : Module, optional
         Image to (B, 32, H/4, W/4), which transforms the features of preactivation blocks.
+    guided : bool
+        Images have channels behind their colours, which the condition alone is given.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class ResnetGenerator(nn.Module):
         residual: bool = False,
         preactivation: bool = False,
         condition: nn.Module | None = None,
+        guided: bool = False,
     ):
         super().__init__()
+        self.colors = Channels(0, 3) if guided else nn.Identity()
         self.dropout, self.residual, self.condition = dropout, residual, condition
         self._channels = 4 * width
         encoder = [*reflected_conv(3, width, 7), InstanceNorm(), nn.ReLU()]
@@ -59,6 +63,7 @@ class ResnetGenerator(nn.Module):
         `kept` (B, blocks, 4 width, H/4, W/4) bool says what is not dropped; without it nothing is.
         """
         condition = () if self.condition is None else (self.condition(image),)
+        image = self.colors(image)
         x = self.encoder(image)
         for number, block in enumerate(self.blocks):
             x = block(x, None if kept is None else kept[:, number], *condition)
