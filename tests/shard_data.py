@@ -86,7 +86,7 @@ def grouped(
     count = len(groups) * crops
     made = content(count, layout, len(groups))
     made.meta["source"], made.meta["crop"] = np.divmod(np.arange(count), crops)
-    for name in set(made.arrays) - {"kernel"}:
+    for name in (name for name in made.arrays if name.startswith(("sharp", "blurred"))):
         image = np.stack(np.broadcast_arrays(*np.ogrid[:count, : (side := layout.arrays[name].shape[0]), :side]), -1)
         image[..., 2] = 255 - image[..., 2] if name.startswith("blurred") else image[..., 2]
         made.arrays[name] = np.ascontiguousarray(image.astype(np.uint8))

@@ -76,7 +76,7 @@ def noise(step=0, samples=(0, 1), seed=0):
 def batch_of(config, step=0, seed=0, paired=False):
     """Return a batch of black and white squares on tints: sharp ones, and blurred ones of others or the same.
 
-    Where the system enlarges, blurred images are smaller by its scale.
+    Where the system enlarges, blurred images are smaller by its scale. A system that maps guide is given some.
     """
     rng = torch.Generator().manual_seed(seed)
     size, side = config.batch, config.fed_crop
@@ -85,7 +85,20 @@ def batch_of(config, step=0, seed=0, paired=False):
     sharp = nn.functional.interpolate(squares[0], side, mode="nearest") + tints[0]
     source, tint = (squares[0], tints[0]) if paired else (squares[1], tints[1])
     blurred = nn.functional.interpolate(source, side // getattr(config, "scale", 1), mode="bilinear") + tint
-    return Batch(sharp, blurred, noise(step, range(size)))
+    return Batch(sharp, blurred, noise(step, range(size)), **guides_of(config, rng))
+
+
+def guides_of(config, rng):
+    """Return the maps of a batch by name: squares of 4 x 4 px with an id, or with probabilities of classes, each."""
+    kind, side = getattr(config, "guide", None), config.fed_crop
+    if kind is None:
+        return {}
+    squares = torch.rand(2, config.batch, config.classes, side // 4, side // 4, generator=rng).mul(6).softmax(2)
+    if kind == "label":
+        squares = squares.argmax(2, keepdim=True).float()
+    return dict(
+        zip(("sharp_guide", "blurred_guide"), squares.repeat_interleave(4, 3).repeat_interleave(4, 4), strict=True)
+    )
 
 
 @contextmanager
