@@ -171,7 +171,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(tmp_path
     result = run("export", tmp_path)
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: trainers export needs onnxscript and onnxruntime, not installed here: "
+        "Error: trainers export needs onnxscript, onnxruntime, not installed here: "
         'run `pip install "blurgen[export]"`\n'
     )
 

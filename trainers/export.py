@@ -133,7 +133,7 @@ def require_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise RuntimeError(
-            f'trainers export needs {" and ".join(missing)}, not installed here: run `pip install "blurgen[export]"`'
+            f'trainers export needs {", ".join(missing)}, not installed here: run `pip install "blurgen[export]"`'
         )
 
 
