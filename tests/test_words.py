@@ -92,10 +92,12 @@ def test_words_of_a_crop_lie_wholly_inside():
 
 
 def test_tables_are_read_row_by_row():
-    text = str(_drawn("invoice", 3).words())
-    rows = [line.split() for line in text.splitlines()]
-    numbers = [sum(any(char.isdigit() for char in word) for word in row) for row in rows]
-    assert sum(number >= 2 for number in numbers) >= 4
+    words = _drawn("invoice", 3).words()
+    numbers = [any(char.isdigit() for char in text) for text in words.texts]
+    rows = [line for line in np.unique(words.lines) if np.sum((words.lines == line) & numbers) >= 2]
+    assert len(rows) >= 4
+    tops = [words.boxes[words.lines == line, 1].mean() for line in rows]
+    assert tops == sorted(tops)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

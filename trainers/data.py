@@ -12,6 +12,7 @@ import torch
 
 from blurgen.options import option
 from blurgen.shards import Shards, open_shards
+from blurgen.words import text_of
 from trainers.feed import Domain, Feed
 from trainers.method import MethodConfig
 from trainers.order import Images, Order
@@ -83,7 +84,8 @@ class PairSet(Sequence):
         sharp, blurred, *guides = (self.shards.read(name, sample) for name in self.arrays)
         meta = self.shards.meta[sample]
         key = text(self.shards.sources["key"][meta["source"]])
-        return Pair(blurred, sharp, f"{key}#{meta['crop']}" if self._crops else key, guide=next(iter(guides), None))
+        said = text_of(self.shards.read("transcript", sample)) if "transcript" in self.shards.layout.arrays else None
+        return Pair(blurred, sharp, f"{key}#{meta['crop']}" if self._crops else key, said, next(iter(guides), None))
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[index] for index in range(len(self)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from blurgen.preview import stack
 from blurgen.shards import write_atomically
-from trainers.bench import COST, INPUT, MEAN, OUTPUT, SHIFT, WHITE, Measured
+from trainers.bench import COST, INPUT, IOU_OF_IMAGE, MEAN, OUTPUT, SHIFT, WHITE, Measured
 from trainers.eval_options import EvalOptions
 from trainers.evaluate import Evaluation
 from trainers.resizing import enlarged
@@ -26,13 +26,17 @@ _ROWS = {WHITE: "white page", MEAN: "mean colour"}
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return the median of the PSNR, and mean and spread of each metric, a row for each kind of image."""
-    means = evaluation.means
-    columns = list(dict.fromkeys(name for values in means.values() for name in values if name not in SHIFT))
+    """Return the median of the PSNR, and mean and spread of each metric, a row for each kind of image.
+
+    The mean IoU is that of all pixels together.
+    """
+    means, medians = evaluation.means, evaluation.median_psnr_db
+    left_out = {*SHIFT, IOU_OF_IMAGE}
+    columns = list(dict.fromkeys(name for values in means.values() for name in values if name not in left_out))
     lines = [["", "median dB", *(_UNITS.get(name, name) for name in columns)]]
-    for row, median in evaluation.median_psnr_db.items():
+    for row in means:
         cells = [_cell(name, *means[row][name]) if name in means[row] else "" for name in columns]
-        lines.append([_label(evaluation, row), f"{median:.2f}", *cells])
+        lines.append([_label(evaluation, row), f"{medians[row]:.2f}" if row in medians else "", *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line).rstrip() for line in padded)
