@@ -164,7 +164,12 @@ def _with_default_name(field: dataclasses.Field, kind: Any, settings: dict[str, 
     if kind is not Chosen and Chosen not in typing.get_args(kind):
         inner = next((key for key in settings if key != "name"), "name")
         raise ValueError(f"there is no option '{name}.{inner}': {name} has no settings, it is {describe(kind)}")
-    return {"name": field.default.name, **settings} if isinstance(field.default, Chosen) else settings
+    if isinstance(field.default, Chosen):
+        return {"name": field.default.name, **settings}
+    if "name" not in settings:
+        flag, inner = field.metadata.get("flag") or f"--{name.replace('_', '-')}", next(iter(settings), "name")
+        raise ValueError(f"{name}.{inner} is a setting of {flag}, which is not given: name one with {flag}")
+    return settings
 
 
 def coerce(value: Any, kind: Any, name: str) -> Any:

@@ -323,6 +323,12 @@ def test_averaged_weights_are_the_last_ones_or_follow_them():
             torch.testing.assert_close(value, expected[name])
 
 
+def test_networks_of_other_runs_are_refused():
+    method = system()
+    with pytest.raises(ValueError, match="begins every scale from the one below it: leave out --init-from"):
+        method.load_initial(method.networks.state_dict())
+
+
 def run_of(folder: Path, image: Path, steps: int, **changes):
     config = build(SinGANConfig, TINY | {"iterations": 4, "decay_iteration": 3} | changes)
     options = RunOptions(out=folder, steps=steps, device="cpu", validate_every=100, log_every=1)

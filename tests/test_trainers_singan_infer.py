@@ -231,6 +231,8 @@ def test_deblur_writes_an_image_of_the_size_of_the_input(scene, tmp_path):
         (("eval", "--pairs", ".", ".", "--protocol", "oracle"), "--protocol is of a system that was trained on one"),
         (("run", "cyclegan", "--image", "a.png"), "No such option"),
         ((*RUN, "--data", "a.h5"), "No such option"),
+        (("deblur", ".", "a.png", "--out", "o", "--set", "infer.k=2"), "infer.k is a setting of --infer, which is not"),
+        (("eval", ".", "--set", "infer.k=2"), "which is not given: name one with --infer"),
     ],
 )
 def test_what_cannot_be_trained_or_measured_is_refused_in_one_sentence(tmp_path, monkeypatch, words, sentence):

@@ -3,7 +3,7 @@
 T. R. Shaham, T. Dekel, T. Michaeli: SinGAN: Learning a Generative Model from a Single Natural Image, ICCV 2019.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -40,7 +40,7 @@ class SinGANConfig(CommonConfig):
         0.75, "Ratio of the sides of two scales, from which the nearest that fits is taken; paper 0.75."
     )
     flips: bool = option(False, "Mirror the image that the critic is shown left to right at random.")
-    iterations: int = option(2000, "Steps that each scale is trained for; paper 2000.")
+    iterations: int = option(2000, "Steps that each scale is trained for, an epoch; paper 2000.")
     decay_iteration: int = option(1600, "Step of a scale from which on its learning rate is lower; paper 1600.")
     decay_rate: float = option(0.1, "Factor of the learning rate from there on; paper 0.1.")
     lr: float = option(5e-4, "Learning rate of Adam before it falls; paper 5e-4.")
@@ -366,3 +366,7 @@ class SinGAN(Method):
     def load_extra_state(self, state: Any) -> None:
         """Forget what belongs to another state."""
         self._scale = None
+
+    def load_initial(self, networks: Mapping[str, Tensor]) -> None:
+        """Refuse the networks of another run: every scale begins from the one below, or at random."""
+        raise ValueError(f"{self.name} begins every scale from the one below it: leave out --init-from")
