@@ -65,6 +65,22 @@ def test_pieces_that_touch_are_one_word_and_lines_end_where_the_pen_goes_back_or
     assert str(page.words()) == "def name(a, b): # far away\nagain\nnext"
 
 
+def test_foot_of_a_page_is_read_last_whenever_it_was_set():
+    font = Font.open(bundled_families()[0].regular, 20.0)
+
+    def said(*rows):
+        page = Page(300, 200, WHITE)
+        for row, text in rows:
+            page.text(font, 10, row, text, BLACK)
+        page.finish()
+        return str(page.words())
+
+    assert said((180, "12 of 20"), (40, "head"), (80, "body")) == "head\nbody\n12 of 20"
+    assert said((80, "second column"), (40, "head"), (120, "body")) == "second column\nhead\nbody"
+    assert said((180, "alone"), (180, "twice")) == "alone\ntwice"
+    assert said() == ""
+
+
 def test_signs_that_a_font_lacks_are_said_as_they_are_drawn():
     families = {family.name: family for family in bundled_families()}
     for name, said in (("DejaVu Sans", "“5 €” – office"), ("Computer Modern", "“5 EUR ” – office")):

@@ -26,7 +26,8 @@ def gather_words(runs: Sequence[Run], placed: Mapping[Font, np.ndarray]) -> Word
     """Return the words of some runs, in their order.
 
     A word ends at a space, at the end of its line, and where the pen is lifted between two runs. Dots alone, which
-    lead the eye from one end of a line to the other, are none.
+    lead the eye from one end of a line to the other, are none. A line that was set first and stands below all others,
+    at the foot of the page, is read last.
 
     Parameters
     ----------
@@ -53,7 +54,17 @@ def gather_words(runs: Sequence[Run], placed: Mapping[Font, np.ndarray]) -> Word
             goes_on = False
         row, spaced, pen = run.row, run.text.endswith(" "), run.x + run.font.width_px(run.text)
     words = [number for number, text in enumerate(texts) if text.strip(".")]
+    order = _foot_last(np.array([boxes[word] for word in words]).reshape(-1, 4), np.array([lines[w] for w in words]))
+    words = [words[place] for place in order]
     return Words([texts[word] for word in words], np.array([boxes[word] for word in words]), [lines[w] for w in words])
+
+
+def _foot_last(boxes: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Return the order (n,) of words in which a first line below all others is the last."""
+    is_first = lines == lines[:1]
+    if is_first.all() or boxes[is_first, 1].min() < boxes[~is_first, 3].max():
+        return np.arange(len(lines))
+    return np.concatenate([np.flatnonzero(~is_first), np.flatnonzero(is_first)])
 
 
 def _words_of(run: Run, rectangles: Mapping[Font, np.ndarray]):
