@@ -26,6 +26,8 @@ WHOLE = {name: (name, {} if name in SYSTEMS else SINGLE) for name in MODELS if n
     "disentangled-sr x4 gray": ("disentangled-sr", {"scale": 4, "crop": 64, "gray": True}),
     "as-cyclegan v1": ("as-cyclegan", {"block": "v1", "sft": False}),
     "as-cyclegan v2": ("as-cyclegan", {"sft": False}),
+    "as-cyclegan label": ("as-cyclegan", {"prior": "label", "classes": 3}),
+    "as-cyclegan prior": ("as-cyclegan", {"prior": "prior", "classes": 3}),
 }
 # Importing ONNX and its runtime takes seconds, an export seconds more.
 exported_systems = pytest.mark.parametrize("case", WHOLE)
@@ -78,6 +80,14 @@ def images(batch, height, width):
     return np.random.default_rng(height).uniform(-1, 1, (batch, 3, height, width)).astype(np.float32)
 
 
+def with_guide(blurred, restorer):
+    """Return images with the map behind their colours that the network wants: numbers of classes, or probabilities."""
+    shape = (len(blurred), restorer.guide_channels, *blurred.shape[2:])
+    drawn = np.random.default_rng(2).uniform(0, 1, shape)
+    guide = np.floor(3 * drawn) if restorer.guide == "label" else drawn / drawn.sum(1, keepdims=True).clip(1e-9)
+    return np.concatenate((blurred, guide), 1, dtype=np.float32)
+
+
 @pytest.mark.slow
 @exported_systems
 def test_results_are_those_of_pytorch_at_any_size(case, exported):
@@ -85,7 +95,7 @@ def test_results_are_those_of_pytorch_at_any_size(case, exported):
     session, restorer = opened(folder / "best.onnx"), load_weights(folder).restorer
     multiple = restorer.multiple
     for batch, rows, columns in ((1, 16, 17), (2, 27, 16), (5, 19, 33)):
-        blurred = images(batch, rows * multiple + 64, columns * multiple + 64)
+        blurred = with_guide(images(batch, rows * multiple + 64, columns * multiple + 64), restorer)
         (sharp,) = session.run(None, {"blurred": blurred})
         expected = restorer(torch.from_numpy(blurred)).numpy()
         assert sharp.dtype == np.float32
@@ -95,7 +105,7 @@ def test_results_are_those_of_pytorch_at_any_size(case, exported):
 
 
 @pytest.mark.slow
-@exported_systems
+@pytest.mark.parametrize("case", [case for case in WHOLE if case != "as-cyclegan prior"])
 def test_metadata_suffice_to_deblur_a_photograph(case, exported):
     folder, facts = exported(case)
     session = opened(folder / "best.onnx")
@@ -105,13 +115,19 @@ def test_metadata_suffice_to_deblur_a_photograph(case, exported):
     assert about["step"] == "7"
     assert "[-1, 1]" in about["input"]
     photo = np.random.default_rng(0).integers(0, 256, (71, 50, 3), dtype=np.uint8)
+    labels = np.random.default_rng(1).integers(0, 3, (71, 50), dtype=np.uint8)
     multiple, least, scale = (int(about[name]) for name in ("multiple", "least_side_px", "scale"))
     missing = [(0, -(-max(side, least) // multiple) * multiple - side) for side in photo.shape[:2]]
     padded = np.pad(photo, (*missing, (0, 0)), mode="reflect")
-    (value,) = session.run(None, {"blurred": (padded.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None]})
+    blurred, guide = (padded.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1), {}
+    if "label" in about.get("guide", ""):
+        assert about["guide"] == "channels 3 to 3 of the input: the label map, the number of the class of each pixel"
+        blurred = np.concatenate((blurred, np.pad(labels, missing, mode="reflect")[None]), dtype=np.float32)
+        guide = {"guide": labels}
+    (value,) = session.run(None, {"blurred": blurred[None]})
     levels = np.round(np.clip((value[0] + 1) * 127.5, 0, 255)).transpose(1, 2, 0).astype(np.uint8)
     found = levels[: scale * photo.shape[0], : scale * photo.shape[1]]
-    assert np.abs(found.astype(int) - deblur_image(folder, photo)).max() <= 1
+    assert np.abs(found.astype(int) - deblur_image(folder, photo, **guide)).max() <= 1
 
 
 @pytest.mark.slow
@@ -126,7 +142,7 @@ def test_file_says_what_it_takes_and_nothing_of_the_machine(case, exported):
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == exporting.OPSET == 18
     assert [value.name for value in model.graph.input] == ["blurred"]
     sides = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    assert sides[1] == 3
+    assert sides[1] == load_weights(folder).restorer.channels
     assert all(isinstance(side, str) and side for side in (sides[0], *sides[2:]))
     assert str(ROOT).encode() not in data
     assert facts["bytes"] == len(data)

@@ -38,8 +38,8 @@ IMAGE, CODE, RESULT = "blurred", "epsilon", "sharp"
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
 _GUIDES = {
-    "label": "the number of the class of each pixel",
-    "prior": "the probability of each class, in [0, 1], each value of the map repeated over its pixels",
+    "label": "the label map, the number of the class of each pixel",
+    "prior": "the probability of each class, in [0, 1], each value of the map repeated over 4 x 4 pixels",
 }
 # Batches, and how many times the multiple the sides are above the least ones.
 _CHECKED = ((1, 0, 0), (1, 5, 1), (2, 3, 16), (3, 17, 9))
