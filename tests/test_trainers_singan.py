@@ -323,6 +323,18 @@ def test_averaged_weights_are_the_last_ones_or_follow_them():
             torch.testing.assert_close(value, expected[name])
 
 
+def test_a_system_takes_the_state_of_another_whatever_it_has_done_before(tmp_path):
+    first, _ = trained(3)
+    second, _ = trained(4, seed=1)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    states = [dict(leaves(trained(2, start=3, method=method)[0].state())) for method in (first, second)]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name], (
+            name
+        )
+
+
 def test_networks_of_other_runs_are_refused():
     method = system()
     with pytest.raises(ValueError, match="begins every scale from the one below it: leave out --init-from"):
