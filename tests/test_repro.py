@@ -104,6 +104,7 @@ def test_variants_are_compared_on_three_seeds(name):
 @reproductions
 def test_every_figure_says_where_it_is_from(name):
     reproduction = repro.read(name)
+    assert all(row.scale in repro.SCALES and row.citation for row in reproduction.measured)
     for row in reproduction.reported:
         assert row.citation.startswith("paper of ")
         assert row.values
@@ -156,6 +157,8 @@ def test_small_scale_changes_data_seeds_and_options(folder):
         ["trainers", "run", "deblurgan", "--data", "o/train.h5", "--seed", "0", "--out", "o/a-0"],
     ]
     assert len(paper) == 5
+    assert "no paper" in repro.read("one", "small").protocol
+    assert repro.read("one").protocol == "a protocol"
     assert small == [
         ["blurgen", "make", "--src", "leaves", "--crop", "32", "--out", "o/train.h5"],
         ["trainers", "run", "deblurgan", "--data", "o/train.h5", "--width", "4", "--seed", "5", "--out", "o/a-5"],

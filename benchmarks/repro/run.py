@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parent
 SCALES = ("paper", "small")
 BUILT_IN_PHOTOS = "leaves"
 NOT_MEASURED = "not measured"
+SMALL = "At the small scale the chain is the same, and the figures are to be compared with no paper's."
 INPUT, OUTPUT = "input", "output"
 
 
@@ -126,7 +127,8 @@ def read(name: str, scale: str = "paper") -> Reproduction:
     if unknown:
         raise ValueError(f"{name}.toml has a row of {min(unknown)!r}, which is none of its variants")
     data, seeds = small.get("data", values.get("data", {})), small.get("seeds", values["seeds"])
-    about = (name, values["source"], values["protocol"], data, values.get("files", {}))
+    protocol = values["protocol"] if scale == "paper" else " ".join((SMALL, small.get("about", ""))).strip()
+    about = (name, values["source"], protocol, data, values.get("files", {}))
     return Reproduction(*about, tuple(variants), tuple(seeds), **rows)
 
 
