@@ -6,7 +6,7 @@ import pytest
 import torch
 from restorers import photograph
 from toy_system import write_shards
-from trainer_data import rescaled, tiny
+from trainer_data import _quick_convolutions, rescaled, tiny  # noqa: F401
 
 from blurgen.options import build
 from trainers.deblur_options import DeblurOptions
