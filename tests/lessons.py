@@ -5,7 +5,7 @@ The numbers are written out from the images that the networks make, without the 
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from trainers.method import Batch, Method
 
 DISENTANGLED = {"crop": 16, "scales": 1, "generator_every": 1, "weight_decay": 0.0, "code_noise": 0.0}
 CYCLEGAN = {"crop": 32, "pool": 0}
+DEBLURGAN = {"crop": 32, "dropout": 0.0, "critic_updates": 1}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Lesson:
     share : float
         Below this share of its first value where the loss is learned, and not where it is spoilt.
     swapped : dict
-        Function of the system's module -> what exchanges its arguments or its target, given that function and a batch.
+        Function of the system's module, or ``"module:function"`` -> what exchanges its arguments or its target, given
+        that function and a batch.
     weights : tuple of str
         Weights of the Config that the loss needs beside its own.
     prepare : callable, optional
@@ -127,6 +129,15 @@ def label_zero(loss: Callable, batch: Batch) -> Callable:
     return lambda fake: loss(fake + 1)
 
 
+def negated(loss: Callable, batch: Batch) -> Callable:
+    return lambda fake: -loss(fake)
+
+
+def in_module(name: str, swapped: Mapping[str, Callable]) -> dict[str, Callable]:
+    """Return the same for the functions of the module of another system."""
+    return {f"trainers.models.{name}:{function}": swap for function, swap in swapped.items()}
+
+
 def exchanged(loss: Callable, batch: Batch) -> Callable:
     return lambda real, fake: loss(fake, real)
 
@@ -134,8 +145,8 @@ def exchanged(loss: Callable, batch: Batch) -> Callable:
 def other_image(loss: Callable, batch: Batch) -> Callable:
     """Compare with the image of the other domain."""
 
-    def spoilt(image: Tensor, target: Tensor) -> Tensor:
-        return loss(image, batch.blurred if torch.equal(target, batch.sharp) else batch.sharp)
+    def spoilt(image: Tensor, target: Tensor, *settings: Any) -> Tensor:
+        return loss(image, batch.blurred if torch.equal(target, batch.sharp) else batch.sharp, *settings)
 
     return spoilt
 
@@ -234,7 +245,102 @@ CYCLEGAN_LESSONS = (
     ),
 )
 
-LESSONS = {"disentangled": (DISENTANGLED, DISENTANGLED_LESSONS), "cyclegan": (CYCLEGAN, CYCLEGAN_LESSONS)}
+
+def unlike(method: Method, batch: Batch) -> float:
+    """Return how far the logits of both kinds of fakes are from one above those of the real images."""
+    net, missing = method.networks, 0.0
+    for domain, image in (("sharp", batch.blurred), ("blurred", batch.sharp)):
+        critic, fake = net[f"critic_{domain}"], net[f"generator_{domain}"](image)
+        missing += (critic(fake).mean() - critic(getattr(batch, domain)).mean() - 1).abs().item()
+    return missing
+
+
+def features_there_and_back(method: Method, batch: Batch) -> float:
+    to_sharp, to_blurred = method.networks["generator_sharp"], method.networks["generator_blurred"]
+    features = method.context.features
+    return sum(
+        (features(image) - features(target)).square().mean().item()
+        for image, target in (
+            (to_sharp(to_blurred(batch.sharp)), batch.sharp),
+            (to_blurred(to_sharp(batch.blurred)), batch.blurred),
+        )
+    )
+
+
+def other_target(loss: Callable, batch: Batch) -> Callable:
+    """Compare the features with those of the image of the other domain."""
+
+    def spoilt(features: Callable, image: Tensor, target: Tensor) -> Tensor:
+        return loss(features, image, batch.blurred if torch.equal(target, batch.sharp) else batch.sharp)
+
+    return spoilt
+
+
+AS_CYCLEGAN_LESSONS = (
+    Lesson("adversarial", unlike, 0.5, {"relativistic_generator": exchanged}),
+    Lesson("cycle", features_there_and_back, 0.18, {"perceptual_distance": other_target}),
+    Lesson("cycle_pixel", there_and_back, 0.7, {"l1": other_image}),
+    Lesson("identity", kept, 0.6, {"trainers.models.cyclegan:l1": other_image}),
+    Lesson("critic_sharp", indistinct("sharp", "blurred"), 0.5, {"relativistic_critic": exchanged}, ("adversarial",)),
+    Lesson("critic_blurred", indistinct("blurred", "sharp"), 0.5, {"relativistic_critic": exchanged}, ("adversarial",)),
+)
+
+
+def rejected(method: Method, batch: Batch) -> float:
+    """Return a number that falls from 1 to 0 as the logits of restored images rise."""
+    return method.networks["critic"](method.restorer(batch.blurred)).mean().neg().sigmoid().item()
+
+
+def confused(method: Method, batch: Batch) -> float:
+    """Return a number that falls from 1 to 0 as the logits of real images rise above those of restored ones."""
+    critic = method.networks["critic"]
+    return (critic(method.restorer(batch.blurred)).mean() - critic(batch.sharp).mean()).sigmoid().item()
+
+
+def steepness(method: Method, batch: Batch) -> float:
+    """Return how far the norms of the critic's gradient are from 1, halfway between real and restored images."""
+    between = (batch.sharp + method.restorer(batch.blurred)) / 2
+    with torch.enable_grad():
+        between.requires_grad_()
+        logits = method.networks["critic"](between)
+        (gradient,) = torch.autograd.grad(logits.mean((1, 2, 3)).sum(), between)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean().item()
+
+
+def features_from_sharp(method: Method, batch: Batch) -> float:
+    features = method.context.features
+    return (features(method.restorer(batch.blurred)) - features(batch.sharp)).square().mean().item()
+
+
+def roughness(method: Method, batch: Batch) -> float:
+    image = method.restorer(batch.blurred)
+    return (image.diff(dim=2).abs().mean() + image.diff(dim=3).abs().mean()).item()
+
+
+def guide_for_image(loss: Callable, batch: Batch) -> Callable:
+    return lambda image, guide, edge: loss(guide, image, edge)
+
+
+DEBLURGAN_LESSONS = (
+    Lesson("adversarial", rejected, 0.95, {"wasserstein_generator": negated}),
+    Lesson("content", features_from_sharp, 0.5, {"perceptual_distance": other_target}),
+    Lesson("critic", confused, 0.7, {"wasserstein_critic": exchanged}, ("adversarial",)),
+    Lesson("gradient_penalty", steepness, 0.7, {}, ("adversarial",)),
+)
+VEGAN_LESSONS = (
+    *(replace(one, swapped=in_module("deblurgan", one.swapped)) for one in DEBLURGAN_LESSONS),
+    Lesson("smoothness", roughness, 0.7, {"smoothness": guide_for_image}),
+)
+
+LESSONS = {
+    "disentangled": (DISENTANGLED, DISENTANGLED_LESSONS),
+    "cyclegan": (CYCLEGAN, CYCLEGAN_LESSONS),
+    "as-cyclegan": (CYCLEGAN | {"dropout": 0.0}, AS_CYCLEGAN_LESSONS),
+    "deblurgan": (DEBLURGAN, DEBLURGAN_LESSONS),
+    "vegan": (DEBLURGAN | {"smooth": True}, VEGAN_LESSONS),
+}
+# Weights without which a system does not have all of its losses.
+ALL_LOSSES = {"disentangled": {"identity": 1.0}, "as-cyclegan": {"cycle_pixel": 1.0}, "vegan": {"smooth": True}}
 SPOILT = ("negated", "detached", "swapped")
 
 
@@ -243,10 +349,11 @@ def taught(name: str, lesson: Lesson, spoilt: str | None, seed: int, steps: int,
     settings, _ = LESSONS[name]
     method = rescaled(student(name, lesson, settings, seed))
     lesson.prepare(method)
-    batch = tinted(batch_of(method.config, seed=seed))
+    batch = tinted(batch_of(method.config, seed=seed, paired=method.pairing == "paired"))
     if spoilt == "swapped":
-        module = importlib.import_module(type(method).__module__)
-        for function, swap in lesson.swapped.items():
+        for path, swap in lesson.swapped.items():
+            place, _, function = path.rpartition(":")
+            module = importlib.import_module(place or type(method).__module__)
             monkeypatch.setattr(module, function, swap(getattr(module, function), batch))
     learn_alone(method, lesson.loss, spoilt)
     with torch.no_grad():
@@ -273,7 +380,8 @@ def student(name: str, lesson: Lesson, settings: Mapping[str, Any], seed: int) -
 
 def learn_alone(method: Method, name: str, spoilt: str | None) -> None:
     """Let `method` learn from the loss `name` alone, with the networks of the other side as they are."""
-    side, of_side = ("critics", "critic_losses") if name.startswith("critic") else ("generators", "generator_losses")
+    of_critics = name.startswith("critic") or name == "gradient_penalty"
+    side, of_side = ("critics", "critic_losses") if of_critics else ("generators", "generator_losses")
     anchor = method.parameters(side)[0]
     losses, update = getattr(method, of_side), method.update
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lessons import LESSONS, SPOILT, distance, taught
+from lessons import ALL_LOSSES, LESSONS, SPOILT, distance, taught
 from trainer_data import SYSTEMS, _quick_convolutions, batch_of, noise, rescaled, tiny  # noqa: F401
 
 from trainers.method import Batch
@@ -93,8 +93,12 @@ def test_every_loss_teaches_what_it_is_for_unless_spoilt(case, monkeypatch):
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_there_is_a_lesson_for_every_loss(name):
-    method = tiny(name, **({"identity": 1.0} if name == "disentangled" else {}))
-    batch = batch_of(method.config)
-    made = method.translate(batch)
-    losses = method.generator_losses(batch, made) | method.critic_losses(batch, made)
+    method = tiny(name, **ALL_LOSSES.get(name, {}))
+    batch = batch_of(method.config, paired=method.pairing == "paired")
+    if method.pairing == "paired":
+        made = method.restorer(batch.blurred)
+        losses = method.generator_losses(batch, made) | method.critic_losses(batch, made.detach(), 0)
+    else:
+        made = method.translate(batch)
+        losses = method.generator_losses(batch, made) | method.critic_losses(batch, made)
     assert {lesson.loss for lesson in LESSONS[name][1]} == set(losses)

@@ -17,19 +17,27 @@ from trainers.loop import Training
 from trainers.processes import Processes, joined
 
 COMMON = {"batch": 4, "device": "cpu", "save_every": 100, "validate_every": 100, "log_every": 1}
+SMALL = {"width": 2, "blocks": 1, "crop": 32}
+GUIDED = SMALL | {"steps": 3, "pool": 6, "cycle": 0.0, "cycle_pixel": 10.0}
 CASES = {
-    "toy": {"steps": 7},
-    "cyclegan": {"steps": 4, "width": 2, "blocks": 1, "crop": 32, "pool": 6},
+    "toy": ("toy", {"steps": 7}),
+    "cyclegan": ("cyclegan", SMALL | {"steps": 4, "pool": 6}),
     # Adam divides by the size of a gradient: where that is round-off, one update is enough to part the weights.
-    "disentangled": {"steps": 2, "width": 2, "scales": 1, "crop": 32, "domain": "text"},
+    "disentangled": ("disentangled", {"steps": 2, "width": 2, "scales": 1, "crop": 32, "domain": "text"}),
+    "as-cyclegan": ("as-cyclegan", GUIDED),
+    "as-cyclegan, guided by labels": ("as-cyclegan", GUIDED | {"prior": "label", "classes": 3}),
+    "as-cyclegan, guided by priors": ("as-cyclegan", GUIDED | {"prior": "prior"}),
+    "deblurgan": ("deblurgan", SMALL | {"steps": 2, "content": 0.0}),
+    "vegan": ("vegan", SMALL | {"steps": 2, "content": 0.0, "smooth": True}),
 }
+QUICK = ("toy", "cyclegan", "disentangled")
 # Means over a process of what is no mean over images, and times.
 NOT_JOINT = {"color_correlation", "images_per_second"}
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("data") / "shards.h5", crop=32)
+    return write_shards(tmp_path_factory.mktemp("data") / "shards.h5", crop=32, classes=3)
 
 
 def free_port():
@@ -51,9 +59,12 @@ def distance(one, other):
     return ((one - other).norm() / one.norm()).item()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_end_close_to_one_with_the_joint_batch(tmp_path, shards, name):
-    values = {"data": shards, **COMMON, **CASES[name]}
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_two_processes_end_close_to_one_with_the_joint_batch(tmp_path, shards, case):
+    name, settings = CASES[case]
+    values = {"data": shards, **COMMON, **settings}
     alone = start(train_here, name, out=tmp_path / "one", **values)
     finish(alone, *start_together(2, free_port(), name, out=tmp_path / "two", **values))
     assert lines(tmp_path / "two") == [pytest.approx(line, rel=1e-4) for line in lines(tmp_path / "one")]
@@ -77,7 +88,7 @@ def train_and_keep(rank, port, shards, folder):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     with joined("cpu") as processes:
         # Whatever the others begin with, the weights of the first process are taken.
-        training = Training(job("cyclegan", data=shards, out=folder, **COMMON, **CASES["cyclegan"]), processes)
+        training = Training(job("cyclegan", data=shards, out=folder, **COMMON, **CASES["cyclegan"][1]), processes)
         if rank:
             for tensor in training.method.networks.state_dict().values():
                 tensor.add_(1)

@@ -104,8 +104,10 @@ class Toy(Method):
         self.fakes = list(state["fakes"])
 
 
-def write_shards(path: Path, count: int = 24, crop: int = 16, seed: int = 0, lowres: tuple[int, ...] = ()) -> Path:
-    """Write `count` samples of as many sources: smooth noise, and averaged over 3 px; `lowres` ones, too."""
+def write_shards(
+    path: Path, count: int = 24, crop: int = 16, seed: int = 0, lowres: tuple[int, ...] = (), classes: int = 0
+) -> Path:
+    """Write `count` samples of as many sources: smooth noise, and averaged over 3 px; `lowres` ones, and maps, too."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, crop // 4, crop // 4, 3))
     sharp = coarse.repeat(4, axis=1).repeat(4, axis=2)
@@ -118,7 +120,10 @@ def write_shards(path: Path, count: int = 24, crop: int = 16, seed: int = 0, low
         for side in ("sharp", "blurred"):
             cells = arrays[side].reshape(count, crop // factor, factor, crop // factor, factor, 3)
             arrays[f"{side}_x{factor}"] = cells.mean((2, 4)).astype(np.uint8)
-    layout = Layout(crop, lowres=lowres)
+    if classes:
+        arrays["label"] = (sharp[..., 0] % classes).astype(np.uint8)
+        arrays["prior"] = np.moveaxis(np.eye(classes, dtype=np.float16)[coarse[..., 1] % classes], -1, 1)
+    layout = Layout(crop, lowres=lowres, label=classes > 0, prior=classes)
     write_shard(path, layout, arrays, meta, np.array(rows, SOURCE), {"plan": {}, "licence": {}})
     return path
 
