@@ -25,6 +25,8 @@ from trainers.infer import deblur_image
 from trainers.method import Context
 from trainers.models.disentangled_sr import DisentangledSR, DisentangledSRConfig
 from trainers.nets.reduction import Reduction
+from trainers.padding import PaddedImage, RestoredImage
+from trainers.tiles import Tiling, receptive_radius, run_in_tiles
 from trainers.weights import load_weights
 
 NAME = "disentangled-sr"
@@ -160,14 +162,16 @@ def test_each_loss_trains_what_it_should_and_nothing_else(settings):
 
 @pytest.mark.parametrize("gray", [False, True])
 def test_deblurred_images_are_compared_with_blurred_ones_at_their_size(gray):
-    method = tiny(NAME, perceptual=1.0, gray=gray)
+    method = tiny(NAME, perceptual=1.0, gray=gray, crop=64)
     inner = method.restorer.inner
     batch = batch_of(method.config, step=1)
     batch = type(batch)(inner(batch.sharp), inner(batch.blurred), batch.noise)
     made = method.translate(batch)
     losses = method.generator_losses(batch, made)
     reduced, blurred = Reduction(2)(made.sharp_of_blurred), batch.blurred
-    color = (reduced.mean((2, 3)) - blurred.mean((2, 3))).abs().mean()
+    # Squares of 32 px at full size.
+    means = [images.unflatten(3, (2, 16)).unflatten(2, (2, 16)).mean((3, 5)) for images in (reduced, blurred)]
+    color = (means[0] - means[1]).abs().mean()
     assert losses["color"].item() == pytest.approx(color.item(), abs=1e-6)
     shown = [images.repeat(1, 3 // images.shape[1], 1, 1) for images in (reduced, blurred)]
     features = [method.context.features(images) for images in shown]
@@ -304,3 +308,19 @@ def test_two_processes_end_close_to_one_with_the_joint_batch(tmp_path):
         # A bias before a norm has no gradient but round-off, by which Adam divides.
         if key.endswith("weight"):
             assert (tensor - two["networks"][key]).norm() < 1e-4 * tensor.norm(), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [2, 4])
+def test_fast_tiles_are_near_the_whole_image(scale):
+    restorer = rescaled(tiny(NAME, scale=scale, crop=64)).restorer
+    colors = np.tile(photograph(40, 40), (6, 5, 1))
+    image = PaddedImage(colors, restorer.multiple, torch.device("cpu"))
+    tiled, whole = RestoredImage(colors, scale), RestoredImage(colors, scale)
+    with torch.inference_mode():
+        z = restorer.encode(image.whole())[0]
+        run_in_tiles(restorer, image, z, Tiling(120, 2 * receptive_radius(restorer), colors.size // 12), tiled.fill)
+        whole.fill(0, restorer(image.whole()))
+    error = np.abs(tiled.pixels.astype(int) - whole.pixels)
+    assert tiled.pixels.shape == (240 * scale, 200 * scale, 3)
+    assert error.mean() < 0.2 * whole.pixels.std()

@@ -28,6 +28,8 @@ from trainers.nets.content_generator import ContentGenerator, GeneratorBranch
 from trainers.nets.multiscale_critic import MultiscaleCritic
 
 PERCEPTUAL_OF_FACES = 0.1
+# Side of the squares whose means the loss of colours compares; they hold deblurred images in their place, too.
+COLOR_PX = 32
 WEIGHTS = (
     "adversarial",
     "kl",
@@ -160,6 +162,7 @@ class Disentangled(Method):
     paper = "Lu et al., CVPR 2019"
     Config = DisentangledConfig
     Restorer = DisentangledRestorer
+    color_px = COLOR_PX
     presets = {  # noqa: RUF012
         "default": {},
         "official": {"batch": 1, "kl_sum": True, "color": 0.0},
@@ -290,7 +293,7 @@ class Disentangled(Method):
             with frozen(net["blur_encoder"]):
                 losses["latent_regression"] = l1(net["blur_encoder"](made.blurred_random)[0], made.z_random)
         if "color" in weights:
-            losses["color"] = color_distance(self.like_blurred(made.sharp_of_blurred), b)
+            losses["color"] = color_distance(self.like_blurred(made.sharp_of_blurred), b, self.color_px)
         losses |= self._perceptual(b, made)
         return losses
 

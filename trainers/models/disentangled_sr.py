@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blurgen.options import option
 from trainers.blocks import Luma, ResidualBlock, initialise
 from trainers.method import Batch, Restorer
-from trainers.models.disentangled import Disentangled, DisentangledConfig, critic_names
+from trainers.models.disentangled import COLOR_PX, Disentangled, DisentangledConfig, critic_names
 from trainers.nets.blur_encoder import BlurEncoder
 from trainers.nets.content_encoder import ContentEncoder, content_stem, enlarging_stem
 from trainers.nets.content_generator import ContentGenerator, GeneratorBranch
@@ -125,6 +125,7 @@ class DisentangledSR(Disentangled):
 
     def __init__(self, config: DisentangledSRConfig, *arguments: object):
         self._reduce = Reduction(config.scale)
+        self.color_px = COLOR_PX // config.scale
         super().__init__(config, *arguments)
 
     @classmethod
