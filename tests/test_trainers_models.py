@@ -63,7 +63,7 @@ def test_every_preset_is_a_config_and_paper_and_code_are_there(name):
         ("crop", 12, "crop must be .*at least .* px"),
         ("lr", float("nan"), "lr must be a number, got nan"),
         ("lr", float("inf"), "lr must be above 0"),
-        ("decay_rate", 1.5, "decay_rate in"),
+        ("decay_rate", 1.5, "decay_rate must be in"),
         ("beta1", 1.0, r"beta1 must be in \[0, 1\), got 1"),
         ("ema", -0.1, r"ema must be in \[0, 1\), got -0.1"),
         ("weight_decay", float("nan"), "weight_decay must be a number, got nan"),
