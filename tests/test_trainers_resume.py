@@ -14,12 +14,20 @@ CYCLEGAN = {"width": 2, "blocks": 1, "crop": 32, "batch": 2, "pool": 6, "constan
 DISENTANGLED = {
     "width": 2, "scales": 1, "crop": 32, "batch": 2, "domain": "text", "constant_epochs": 1, "decay_epochs": 2,
 }  # fmt: skip
+AS_CYCLEGAN = CYCLEGAN | {"cycle": 0.0, "cycle_pixel": 10.0, "prior": "label", "classes": 3}
+DEBLURGAN = {
+    "width": 2, "blocks": 1, "crop": 32, "batch": 2, "content": 0.0, "constant_epochs": 1, "decay_epochs": 2,
+}  # fmt: skip
 # Twenty images train, ten a side: five steps are an epoch, and from the sixth on the learning rate falls.
 CASES = {
     "toy between two updates": ("toy", TOY, 4, 11),
     "toy in the decay": ("toy", TOY, 13, 17),
     "cyclegan with its pools partly full": ("cyclegan", CYCLEGAN, 2, 8),
     "cyclegan in the decay, its pools full": ("cyclegan", CYCLEGAN, 7, 9),
+    "as-cyclegan, guided by labels": ("as-cyclegan", AS_CYCLEGAN, 2, 8),
+    "as-cyclegan with a penalty, between two updates": ("as-cyclegan", AS_CYCLEGAN | {"gan": "wgan-gp"}, 3, 7),
+    "deblurgan": ("deblurgan", DEBLURGAN, 2, 7),
+    "vegan with its variants": ("vegan", DEBLURGAN | {"smooth": True}, 3, 7),
     "disentangled between two updates, in mid-epoch": ("disentangled", DISENTANGLED, 3, 8),
     "disentangled between two updates, in the decay": ("disentangled", DISENTANGLED, 7, 9),
 }
@@ -27,7 +35,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("data") / "shards.h5", crop=32)
+    return write_shards(tmp_path_factory.mktemp("data") / "shards.h5", crop=32, classes=3)
 
 
 def newest(run):
