@@ -114,6 +114,8 @@ def test_metadata_suffice_to_deblur_a_photograph(case, exported):
     assert about["system"] == facts["system"] == WHOLE[case][0]
     assert about["step"] == "7"
     assert "[-1, 1]" in about["input"]
+    assert json.loads(about["config"])["width"] == 4
+    assert about.get("way", "").partition("(")[0] == ("Iterate" if facts["system"] == "singan" else "")
     photo = np.random.default_rng(0).integers(0, 256, (71, 50, 3), dtype=np.uint8)
     labels = np.random.default_rng(1).integers(0, 3, (71, 50), dtype=np.uint8)
     multiple, least, scale = (int(about[name]) for name in ("multiple", "least_side_px", "scale"))

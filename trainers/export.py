@@ -37,6 +37,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 IMAGE, CODE, RESULT = "blurred", "epsilon", "sharp"
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
+_CONFIG = "trainers.config"
 _GUIDES = {
     "label": "the label map, the number of the class of each pixel",
     "prior": "the probability of each class, in [0, 1], each value of the map repeated over 4 x 4 pixels",
@@ -72,7 +73,7 @@ class Exported:
         return {
             "file": str(self.path),
             "bytes": self.path.stat().st_size,
-            **{key.removeprefix("trainers."): value for key, value in self.metadata.items()},
+            **{key.removeprefix("trainers."): value for key, value in self.metadata.items() if key != _CONFIG},
             "largest difference from pytorch": float(f"{self.difference:.2g}"),
             "compared at": sizes,
         }
@@ -140,10 +141,11 @@ def require_packages() -> None:
 def describe(weights: Weights, with_code: bool) -> dict[str, str]:
     """Return what a program must know that uses the network, and where the network is from."""
     restorer, scale = weights.restorer, weights.restorer.scale
+    sides = "height, width" if scale == 1 else f"{scale} height, {scale} width"
     facts = {
         "system": weights.method.name,
         "input": f"(batch, {restorer.channels}, height, width) float32; RGB, sRGB values in [-1, 1]: level / 127.5 - 1",
-        "output": f"(batch, 3, {scale} height, {scale} width) float32, RGB, of the same range; "
+        "output": f"(batch, 3, {sides}) float32, RGB, of the same range; "
         "level = round(clip((value + 1) * 127.5, 0, 255))",
         "multiple": restorer.multiple,
         "least_side_px": least_side(restorer),
@@ -151,10 +153,12 @@ def describe(weights: Weights, with_code: bool) -> dict[str, str]:
         "least side, and cut the result back",
         "scale": scale,
         "opset": OPSET,
-        "config": json.dumps(as_values(weights.config)),
+        _CONFIG.removeprefix("trainers."): json.dumps(as_values(weights.config)),
         "step": weights.facts.get("step", "not stated"),
         "version": __version__,
     }
+    if way := getattr(restorer, "way", None):
+        facts["way"] = repr(way)
     if restorer.guide:
         facts["guide"] = f"channels 3 to {restorer.channels - 1} of the input: {_GUIDES[restorer.guide]}"
     if restorer.latent:
