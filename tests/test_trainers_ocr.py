@@ -85,6 +85,7 @@ def read():
     return read
 
 
+@pytest.mark.slow
 def test_pages_are_read_and_blurred_ones_misread(read):
     source = TextSource(seed=11, width=512, height=512, plain=True, layout="article", letters=2)
     picture = source.read("text/000002")
