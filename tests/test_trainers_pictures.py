@@ -204,7 +204,7 @@ def test_codes_differ_between_images(weights, tmp_path, monkeypatch):
     for number in range(3):
         write(tmp_path / f"in/{number}.png", encode(scene()[number:], "PNG"))
     seen = []
-    monkeypatch.setattr(photographs, "deblur_colors", lambda _, colors, means, code, show: seen.append(code) or colors)
+    monkeypatch.setattr(photographs, "deblur_colors", lambda _, colors, means, code, *more: seen.append(code) or colors)
     deblur(weights["disentangled"], tmp_path / "in", "--out", tmp_path / "out", "--z-samples", 2)
     codes = np.concatenate(seen)
     assert codes.shape == (6, 8)
