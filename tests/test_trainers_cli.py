@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 import pytest
 import toy_system
-from click.testing import CliRunner
 from toy_system import start, write_shards
+from trainers_command import ok, run
 
 from trainers.cli import main
 from trainers.models import method_class
@@ -44,16 +44,6 @@ def test_threads_of_the_command_spin_briefly_unless_told_how_to_wait(monkeypatch
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     assert run("--help").exit_code == 0
     assert os.environ.get("GOMP_SPINCOUNT") == count
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def ok(*words):
-    result = run(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in main.commands)], ids=lambda words: words or "trainers")

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from trainer_data import SYSTEMS, _quick_convolutions, rescaled, tiny  # noqa: F401
+from trainers_command import run
 
 from trainers import export as exporting
-from trainers.cli import main
 from trainers.infer import deblur_image
 from trainers.models import MODELS
 from trainers.weights import load_weights, save_weights
@@ -46,10 +45,6 @@ def run_folder(folder, name, **changes):
     folder.mkdir(parents=True)
     save_weights(folder / "best.safetensors", method, {"step": 7})
     return folder
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")

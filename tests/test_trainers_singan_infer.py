@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from test_trainers_singan import SIZE, picture, system, tensor, trained
 from trainer_data import _quick_convolutions  # noqa: F401
+from trainers_command import ok, run
 
 from blurgen.options import Chosen
-from trainers.cli import main
 from trainers.infer import Means, choose_mode, deblur_image
 from trainers.memory import activation_bytes
 from trainers.models import MODELS, method_class
@@ -141,16 +140,6 @@ def test_other_systems_restore_in_one_way(name):
 
 
 RUN = ("run", "singan", "--width", 2, "--crop", 20, "--coarsest", 12, "--iterations", 2, "--device", "cpu")
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def ok(*words):
-    result = run(*words)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
