@@ -169,7 +169,9 @@ def _pending(run: Run, numbers: Iterable[int], left_out: dict[str, Bad]) -> tupl
         left_out |= _found_out(several)
     if left_out:
         missing = {number: left_out.keys() & run.keys(number) for number in found}
-        found = {number: bad for number, bad in found.items() if missing[number] <= {entry.key for entry in bad}}
+        found = {
+            number: bad for number, bad in found.items() if missing[number] <= {one.key for one in bad if one.whole}
+        }
     return [number for number in numbers if number not in found], [bad for several in found.values() for bad in several]
 
 

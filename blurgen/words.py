@@ -52,10 +52,8 @@ def bytes_of(text: str, size: int) -> np.ndarray:
     """
     encoded = text.encode()
     if len(encoded) > size:
-        raise TooMuchText(
-            f"the words in its crop take {len(encoded):,} bytes, and there are {size:,}: "
-            f"say --transcripts {max(2 * size, len(encoded))}"
-        )
+        # The same for every crop of an image: not which of them came first, and so not its length.
+        raise TooMuchText(f"the words of some of its crops take more than {size:,} bytes: say --transcripts {2 * size}")
     return np.frombuffer(encoded.ljust(size, b"\0"), np.uint8)
 
 

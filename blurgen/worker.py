@@ -23,14 +23,21 @@ TRIES = 2
 _WARM_UP_PX = 64
 # Why an image is left out that a source did not call bad: found out by trying, and so kept in mind for other shards.
 RAISED, DIED, TOO_SLOW = "raised-an-error", "ended-its-worker", "took-too-long"
+# Why some crops of an image are left out, and not the image.
+TOO_MUCH_TEXT = "too-much-text"
 
 
 class Bad(NamedTuple):
-    """An image that made no sample, and why."""
+    """An image that made no sample, or lacks some of its crops, and why."""
 
     key: str
     reason: str
     message: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether it made no sample at all."""
+        return self.reason != TOO_MUCH_TEXT
 
 
 @dataclass(frozen=True)
@@ -133,27 +140,26 @@ def build(job: Job, take_up: Callable[[str], None] = lambda key: None) -> Path:
     rows = Rows(job)
     bad: dict[str, Bad] = {}
     for key, crops in groupby(job.crops, lambda crop: crop.entry.key):
-        bad_one = bad.get(key) or job.left_out.get(key) or _make_samples(job, list(crops), rows, take_up)
+        if key in bad and bad[key].whole:
+            continue
+        bad_one = job.left_out.get(key) or _make_samples(job, list(crops), rows, take_up)
         if bad_one:
             bad[key] = bad_one
     take_up("")
-    rows.write(job.attrs | {"bad": sorted(bad.values())}, without=bad.keys())
+    rows.write(job.attrs | {"bad": sorted(bad.values())}, without={one.key for one in bad.values() if one.whole})
     return job.path
 
 
 def _make_samples(job: Job, crops: list[Crop], rows: Rows, take_up: Callable[[str], None]) -> Bad | None:
-    """Add the samples of some crops of one image, or return why there are none."""
+    """Add the samples of some crops of one image; return why there are none, or not all."""
     key, before = crops[0].entry.key, rows.count
     for left in reversed(range(TRIES)):
         try:
-            _render_into(rows, job, crops, take_up)
-            return None
+            return _render_into(rows, job, crops, take_up)
         except BadImage as error:
             return Bad(key, error.reason, str(error))
         except TooSmall as error:
             return Bad(key, "too-small", str(error))
-        except TooMuchText as error:
-            return Bad(key, "too-much-text", str(error))
         except Exception as error:  # one image, whatever it does to a decoder, is not worth the run
             rows.count = before
             if not left:
@@ -161,16 +167,21 @@ def _make_samples(job: Job, crops: list[Crop], rows: Rows, take_up: Callable[[st
     return None
 
 
-def _render_into(rows: Rows, job: Job, crops: list[Crop], take_up: Callable[[str], None]) -> None:
-    key, picture = crops[0].entry.key, None
+def _render_into(rows: Rows, job: Job, crops: list[Crop], take_up: Callable[[str], None]) -> Bad | None:
+    key, picture, bad = crops[0].entry.key, None, None
     for crop in crops:
         take_up(key)
         picture = picture or job.source.read(key)
         drawn = streams(job.seed, key, crop.index)
-        samples = render(picture.sharp, picture.blurred, job.look, drawn, picture.maps, picture.words)
+        try:
+            samples = render(picture.sharp, picture.blurred, job.look, drawn, picture.maps, picture.words)
+        except TooMuchText as error:  # other crops of the image have less, in this shard and in others
+            bad = Bad(key, TOO_MUCH_TEXT, str(error))
+            continue
         for number, sample in enumerate(samples, crop.first_sample):
             if job.first_sample <= number < job.last_sample:
                 rows.add(number, crop, picture, sample)
+    return bad
 
 
 def warm_up(job: Job) -> None:

@@ -1,6 +1,7 @@
 """Shards with the words of their crops."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from photos import photo, write_png
 from blurgen import open_shards
 from blurgen.cli import main
 from blurgen.rerender import Places, compare_samples
+from blurgen.shards import verify
 from blurgen.sources.text import TextSource
 from blurgen.words import TooMuchText, bytes_of, text_of
 
@@ -85,11 +87,26 @@ def test_size_of_transcripts_follows_the_crop(tmp_path, crop, size):
     assert open_shards(tmp_path / "t.h5").layout.transcript == size, result.output
 
 
-def test_words_that_do_not_fit_leave_their_image_out_by_name(tmp_path):
+def test_words_that_do_not_fit_leave_their_crop_out_by_name(tmp_path):
     result = make(tmp_path / "t.h5", "--count", 2, "--crop", 400, "--transcripts", 40)
     assert result.exit_code == 1
-    assert "text/000000: the words in its crop take" in result.stderr
-    assert ", and there are 40: say --transcripts " in result.stderr
+    said = "text/000000: the words of some of its crops take more than 40 bytes: say --transcripts 80"
+    assert said in result.stderr
+
+
+@pytest.mark.slow
+def test_crops_whose_words_do_not_fit_leave_the_others_alone_however_shards_divide_them(tmp_path, monkeypatch):
+    arguments = ("--crop", 128, "--per-image", 4, "--transcripts", 80)
+    for name, per_shard, counts in (("a", 8, [8]), ("b", 3, [5, 8])):
+        monkeypatch.setattr("blurgen.run.shard_capacity", lambda plan, mib, n=per_shard: n)
+        for count in counts:
+            result = make(tmp_path / name, "--count", count, *arguments)
+            assert result.exit_code == 0, result.output
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    shards = open_shards(tmp_path / "a")
+    assert Counter(sample.key for sample in shards) == {"text/000000": 1, "text/000001": 4}
+    assert [bad[:2] for bad in shards.attrs["bad"]] == [["text/000000", "too-much-text"]]
+    assert verify(tmp_path / "a") == []
 
 
 def test_words_are_asked_of_a_source_that_knows_them(tmp_path):
@@ -107,6 +124,6 @@ def test_text_and_bytes_are_each_other():
         stored = bytes_of(text, 20)
         assert (stored.shape, stored.dtype) == ((20,), np.uint8)
         assert text_of(stored) == text
-    with pytest.raises(TooMuchText, match=r"take 13 bytes, and there are 12: say --transcripts 24"):
+    with pytest.raises(TooMuchText, match=r"take more than 12 bytes: say --transcripts 24"):
         bytes_of("ë" * 6 + "x", 12)
     assert text_of(np.array([97, 0xC3, 0], np.uint8)) == "a\ufffd"
