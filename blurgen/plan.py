@@ -7,6 +7,7 @@ time. Sample i of a plan is one crop of one image at one exposure, always the sa
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from blurgen.sources import Entry, Source
 from blurgen.sources.maps import OF_DATASET, MappedSource, with_maps
 
 SAMPLES_OF_BUILT_IN = 1000
-# Maps that a folder of the user's holds: where it lies decides nothing.
+# Maps that a folder of the user's holds: where it lies decides nothing, how files in it are named which are taken.
 OWN_MAPS = "folder"
 
 
@@ -193,8 +194,8 @@ def _document(
     for elsewhere in ("out", "root", "source", "kernel"):
         plain.pop(elsewhere, None)
     for maps in ("labels", "priors"):
-        if maps in plain and plain[maps] != OF_DATASET:
-            plain[maps] = OWN_MAPS
+        if maps in plain and (maps, plain[maps]) != ("labels", OF_DATASET):
+            plain[maps] = _names_of_own(str(plain[maps]))
     described = {"name": source.name, "settings": _without_folders(options.source.settings)}
     if options.source.name not in BUILT_IN:
         digest = hashlib.sha256()
@@ -211,6 +212,12 @@ def _document(
         if "file" in fields:
             document["kernel"]["file_sha256"] = _digest(Path(look.model.file))
     return json.loads(json.dumps(document))  # equal to what is read back from a file
+
+
+def _names_of_own(place: str) -> str:
+    """Return what a plan says of maps in a folder of the user's: how they are named, where there is a rule."""
+    before, star, after = place.partition("*")
+    return f"{OWN_MAPS}/{os.path.basename(before)}*{after}" if star else OWN_MAPS
 
 
 def _digest(path: Path) -> str:

@@ -49,7 +49,7 @@ class Places:
         options = replace(options_of(document, self.assignments), root=self.root)
         for name in ("labels", "priors"):
             place, of_plan = getattr(self, name), getattr(options, name)
-            if of_plan is not None and str(of_plan) == OWN_MAPS and place is None:
+            if of_plan is not None and str(of_plan).split("/")[0] == OWN_MAPS and place is None:
                 raise ValueError(f"the {name} came from a folder of your own: --{name} says where it is now")
             options = replace(options, **{name: of_plan and (place or of_plan)})
         if self.src is not None:

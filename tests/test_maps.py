@@ -16,7 +16,7 @@ from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.maps import cut_label, cut_prior, whole_prior
 from blurgen.options import Chosen
 from blurgen.pipeline import make
-from blurgen.plan import make_plan, options_of
+from blurgen.plan import make_plan, options_of, plan_difference
 from blurgen.recipes import open_source
 from blurgen.rerender import Places, compare_samples
 from blurgen.sample import CropRule, Look, render
@@ -251,6 +251,18 @@ def test_maps_are_the_same_for_any_division_and_rendered_again(photos):
     assert all("label is not what the plan makes" in line for line in found)
     with pytest.raises(ValueError, match="the labels came from a folder of your own: --labels says where it is now"):
         compare_samples(photos / "0.h5", 1, Places(str(photos / "photos")))
+
+
+def test_plan_says_how_maps_are_named_and_not_where_they_lie(photos):
+    def said(labels):
+        return planned(photos, labels=labels, priors=None).document
+
+    assert said(f"{photos}/labels/*.png")["labels"] == "folder/*.png"
+    assert said(f"{photos}/labels/a_*_ids.png")["labels"] == "folder/a_*_ids.png"
+    one, other = (said(f"{photos}/labels/*_{kind}.png") for kind in ("a", "b"))
+    assert plan_difference(one, other) == ["labels: 'folder/*_a.png' -> 'folder/*_b.png'"]
+    with pytest.raises(ValueError, match="the labels came from a folder of your own: --labels says where it is now"):
+        Places(str(photos / "photos")).options(one)
 
 
 def test_image_whose_map_is_missing_or_wrong_is_left_out_and_named(photos):
