@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
-from trainer_data import _quick_convolutions, batch_of, rescaled, tiny  # noqa: F401
+from trainer_data import _quick_convolutions, batch_of, disentangled_parts, rescaled, tiny  # noqa: F401
 
 from trainers.models import disentangled
 
@@ -13,7 +13,7 @@ NAME = "disentangled"
 ALL_LOSSES = {"identity": 1.0}
 ADVERSARIAL, DISTANCE = "over_scales", "l1"
 CRITICS = ("critic_sharp", "critic_blurred", "critic_sharp_random", "critic_blurred_random")
-SHARED = {"shared encoder block", "shared generator block"}
+SHARED = {"shared encoder blocks", "shared generator block"}
 BLUR = {"blur encoder", "head of the mean", "head of the variance"}
 DEBLURRING, BLURRING = {"stem of blurred", "branch of sharp"}, {"stem of sharp", "branch of blurred"}
 
@@ -35,23 +35,12 @@ TRAINS = {
 
 def parts(method):
     """Return the modules that together hold every parameter once, by name."""
-    net = method.networks
-    return {
-        "stem of sharp": net["content_sharp"].stem,
-        "stem of blurred": net["content_blurred"].stem,
-        "shared encoder block": net["content_sharp"].shared,
-        "blur encoder": net["blur_encoder"].features,
-        "head of the mean": net["blur_encoder"].mean,
-        "head of the variance": net["blur_encoder"].log_variance,
-        "shared generator block": net["generator_sharp"].shared,
-        "branch of sharp": net["generator_sharp"].branch,
-        "branch of blurred": net["generator_blurred"].branch,
-        **{
-            f"{name} {scale}": critic
-            for name in method.sides()["critics"]
-            for scale, critic in enumerate(net[name].scales)
-        },
+    critics = {
+        f"{name} {scale}": critic
+        for name in method.sides()["critics"]
+        for scale, critic in enumerate(method.networks[name].scales)
     }
+    return disentangled_parts(method.networks) | critics
 
 
 def test_parts_hold_every_parameter_once():

@@ -14,6 +14,7 @@ from trainer_data import (  # noqa: F401
     _quick_convolutions,
     assert_trains_alone,
     batch_of,
+    disentangled_parts,
     rescaled,
     tiny,
     tiny_config,
@@ -124,17 +125,8 @@ TRAINS = {
 
 def parts_of(net):
     """Return the modules that hold every parameter once, by name."""
-    return {
-        "stem of sharp": net["content_sharp"].stem,
-        "stem of blurred": net["content_blurred"].stem,
-        "shared encoder blocks": net["content_sharp"].shared,
-        "blur encoder": net["blur_encoder"].features,
-        "head of the mean": net["blur_encoder"].mean,
-        "head of the variance": net["blur_encoder"].log_variance,
-        "shared generator block": net["generator_sharp"].shared,
-        "branch of sharp": net["generator_sharp"].branch,
-        "branch of blurred": net["generator_blurred"].branch,
-    } | {name: network for name, network in net.items() if name.startswith("critic")}
+    critics = {name: network for name, network in net.items() if name.startswith("critic")}
+    return disentangled_parts(net) | critics
 
 
 OTHERWISE = {"gray": True, "scale": 4, "reblurred": "high", "crop": 64}

@@ -163,3 +163,18 @@ def purposes_of(law, monkeypatch):
 
     monkeypatch.setattr(Noise, law, watched)
     return purposes
+
+
+def disentangled_parts(net):
+    """Return encoders and generators of a disentangled system: modules that hold every parameter once, by name."""
+    return {
+        "stem of sharp": net["content_sharp"].stem,
+        "stem of blurred": net["content_blurred"].stem,
+        "shared encoder blocks": net["content_sharp"].shared,
+        "blur encoder": net["blur_encoder"].features,
+        "head of the mean": net["blur_encoder"].mean,
+        "head of the variance": net["blur_encoder"].log_variance,
+        "shared generator block": net["generator_sharp"].shared,
+        "branch of sharp": net["generator_sharp"].branch,
+        "branch of blurred": net["generator_blurred"].branch,
+    }
