@@ -206,7 +206,8 @@ def decode_prior(data: bytes) -> np.ndarray:
         shape, by_columns, dtype = read(stream, max_header_size=_LONGEST_NPY_HEADER)
     except Exception as error:  # NumPy has Python's own parser read it, which lets anything escape
         raise BadImage("corrupt", "the header of its prior map is damaged") from error
-    if len(shape) != 3 or dtype not in (np.float16, np.float32) or not 1 <= shape[0] <= MAX_CLASSES or 0 in shape:
+    counts = len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)
+    if not counts or dtype not in (np.float16, np.float32) or shape[0] > MAX_CLASSES:
         raise BadImage(
             "prior-kind",
             f"its prior map must be float16 or float32 of shape (K, h, w) with at most {MAX_CLASSES} classes K, "
