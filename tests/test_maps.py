@@ -157,7 +157,7 @@ def bomb():
         (npy(np.ones((300, 1, 1), np.float32)), r"got float32 of \(300, 1, 1\)"),
         (npy(np.ones((2, 0, 1), np.float16)), r"got float16 of \(2, 0, 1\)"),
         (npy(np.ones((2, 10, 12), np.float32)).replace(b"10, 12", b"-3,-40"), r"got float32 of \(2, -3, -40\)"),
-        (npy(np.ones((1, 1, 1), np.float32)).replace(b"(1, 1, 1)   ", b"(True, 1, 1)"), r"of \(True, 1, 1\)"),
+        (npy(np.ones((1, 1, 1), np.float32)).replace(b"(1, 1, 1), }   ", b"(True, 1, 1), }"), r"of \(True, 1, 1\)"),
         (npy(np.ones((2, 3, 4), ">f4")), "got >f4 of"),
         (npy(np.array([[[{}]]], object)), "got object of"),
         (npy(np.ones((2, 3, 4), np.float32))[:-1], "another number of bytes than its header says"),
