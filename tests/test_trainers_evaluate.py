@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,10 +14,11 @@ from click.testing import CliRunner
 from photos import photo, write_pairs, write_png
 from skimage.metrics import peak_signal_noise_ratio
 
+from blurgen.options import Chosen
 from trainers.bench import COST, Meter, aligned
 from trainers.cli import main
 from trainers.eval_options import EvalOptions
-from trainers.evaluate import evaluate
+from trainers.evaluate import Evaluation, evaluate
 from trainers.lpips import Lpips
 from trainers.report import default_folder, example_sheet, summary, table, write
 
@@ -174,6 +176,14 @@ def test_files_hold_every_image(run, tmp_path):
         assert stored["image"] == before["image"] == image.key
     assert said["rows"]["input"]["ssim"]["mean"] == evaluation.means["input"]["ssim"][0]
     assert cv2.imread(str(paths[2])) is not None
+
+
+def test_ways_to_restore_have_folders_of_their_own():
+    facts = {"weights": "run/last.safetensors", "data": "a.h5", "split": "test"}
+    plain, oracle = Evaluation(facts, (), (), ()), Evaluation(facts | {"protocol": "oracle"}, (), (), ())
+    inject = EvalOptions(infer=Chosen("inject", {"from_scale": 2}), limit=3)
+    assert default_folder(oracle, inject) == Path("run/eval/a-test-oracle-inject-from_scale2-limit3")
+    assert default_folder(plain, EvalOptions(mc_dropout=True, seed=4)) == Path("run/eval/a-test-dropout4")
 
 
 def test_what_is_not_finite_stays_valid_json(tmp_path):

@@ -92,12 +92,15 @@ def folders_of(evaluations: Sequence[Evaluation], options: EvalOptions) -> list[
 def default_folder(evaluation: Evaluation, options: EvalOptions) -> Path | None:
     """Return ``eval/NAME`` beside the weights; None without weights.
 
-    NAME says what was measured: the shards and the split, or the folder that both sides lie in.
+    NAME says what was measured, the shards and the split, or the folder that both sides lie in; and how.
     """
     facts = evaluation.facts
     if "weights" not in facts:
         return None
-    parts = [_set_name(evaluation)]
+    parts = [_set_name(evaluation), *([facts["protocol"]] if "protocol" in facts else [])]
+    if options.infer:
+        parts += [options.infer.name, *(f"{name}{value}" for name, value in sorted(options.infer.settings.items()))]
+    parts += [f"dropout{options.seed}"] if options.mc_dropout else []
     parts += [f"{name}{value}" for name, value in (("aligned", options.align), ("limit", options.limit)) if value]
     return Path(facts["weights"]).parent / "eval" / "-".join(parts)
 
