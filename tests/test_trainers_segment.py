@@ -147,3 +147,6 @@ def test_networks_that_cannot_segment_are_refused(tmp_path, monkeypatch):
     bare.save_pretrained(tmp_path / "whole")
     with pytest.raises(ValueError, match=r"lacks \d+ of its weights, such as decode_head"):
         Segmenter(str(tmp_path / "whole"), CPU)
+    (tmp_path / "whole/model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="can't be had"):
+        Segmenter(str(tmp_path / "whole"), CPU)

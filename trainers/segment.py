@@ -1,6 +1,7 @@
 """Mean intersection over union: whether a segmentation network sees in restored images what it sees in sharp ones."""
 
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 MAPILLARY = "facebook/mask2former-swin-large-mapillary-vistas-semantic"
 NO_TRANSFORMERS = '--segmenter needs transformers, which is not installed: run `pip install "blurgen[segment]"`'
 # Networks that answer with masks and a class for each, which their processors join into one map.
 MASK_CLASSIFIERS = frozenset({"mask2former", "maskformer"})
+# What damaged files of weights raise.
+_UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError)
 
 
 def confusion(predicted: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
@@ -151,7 +155,7 @@ def _load(transformers: Any, name: str) -> tuple[Any, torch.nn.Module, set[str]]
             else transformers.AutoModelForSemanticSegmentation
         )
         model, told = auto.from_pretrained(place, output_loading_info=True, dtype=torch.float32)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (*_UNREADABLE, OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(
             f"--segmenter {name} can't be had, {said.rstrip('.')}: name a semantic-segmentation network of the "
