@@ -97,6 +97,13 @@ def test_pages_are_read_and_blurred_ones_misread(read):
     assert normalised(read(np.full((128, 128, 3), 255, np.uint8))) == ""
 
 
+def test_package_of_a_language_has_its_name_with_hyphens(monkeypatch):
+    pytesseract = pytest.importorskip("pytesseract")
+    monkeypatch.setattr(pytesseract, "get_languages", lambda: ["eng"])
+    with pytest.raises(ValueError, match=r"no language 'chi_sim'.*apt-get install tesseract-ocr-chi-sim`"):
+        open_tesseract("chi_sim")
+
+
 def test_language_that_is_not_installed_is_one_sentence(read):
     with pytest.raises(ValueError, match=r"no language 'xyz'.*apt-get install tesseract-ocr-xyz"):
         open_tesseract("eng+xyz")

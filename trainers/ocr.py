@@ -93,7 +93,7 @@ def open_tesseract(languages: str) -> tuple[Callable[[np.ndarray], str], str]:
         if language not in known:
             raise ValueError(
                 f"Tesseract has no language {language!r}, it has {', '.join(known)}: "
-                f"run `apt-get install tesseract-ocr-{language}`, or name another one with --ocr-lang"
+                f"run `apt-get install tesseract-ocr-{language.replace('_', '-')}`, or name another one with --ocr-lang"
             )
 
     def read(image: np.ndarray) -> str:
