@@ -128,7 +128,11 @@ def test_before_the_end_of_training_the_finest_scale_that_has_begun_restores(tmp
     method.averaged.choose(Chosen("inject", {"from_scale": 2}))
     with pytest.raises(ValueError, match=r"infer\.from_scale must be at most 1, the finest scale that was trained yet"):
         method.averaged(photo())
-    assert system().averaged(photo()).shape == (1, 3, *PHOTO)
+    new = system().averaged
+    assert new(photo()).shape == (1, 3, *PHOTO)
+    new.choose(Chosen("inject"))
+    with pytest.raises(ValueError, match=r"only the coarsest scale was trained yet.*give --infer iterate"):
+        new(photo())
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "singan"])

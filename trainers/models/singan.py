@@ -153,6 +153,8 @@ class SinGANRestorer(Restorer):
         finest = max(0, self.noise.reached - 1)
         if isinstance(self.way, Iterate):
             return [(finest, steps) for steps in reversed(range(self.way.k))]
+        if not finest:
+            raise ValueError("only the coarsest scale was trained yet, where nothing is injected: give --infer iterate")
         first = max(1, finest - 1) if self.way.from_scale is None else self.way.from_scale
         if first > finest:
             raise ValueError(
