@@ -56,7 +56,7 @@ class Row:
     variant, of : str
         The variant, and what the row is of.
     citation : str
-        Where it is from; of measured rows, the machine and the date.
+        Where it is from; of measured rows, on what it was measured.
     scale : str
         At which scale.
     values : dict

@@ -30,8 +30,8 @@ WEIGHTS = ("content", "adversarial")
 class DeblurGANConfig(PerceptualConfig):
     """Options of `DeblurGAN`."""
 
-    batch: int = option(1, "Pairs in a step, over all processes together; paper 1.")
-    crop: int = option(256, "Side of the training crops, px; paper 256 of images at 640 x 360.")
+    batch: int = option(1, "Pairs in a step, over all processes together.")
+    crop: int = option(256, "Side of the training crops, px; code 256 of images at 640 x 360.")
     lr: float = option(1e-4, "Learning rate of Adam before it decays; paper 1e-4.")
     constant_epochs: int = option(150, "Epochs at the full learning rate; paper 150.")
     decay_epochs: int = option(150, "Epochs in which the learning rate falls; paper 150.")

@@ -176,7 +176,7 @@ class Disentangled(Method):
             "perceptual_random": 0.0,
             "color": 0.0,
         },
-        # Sharp and blurred images of other contents: features hold on to what is seen. The paper says "higher".
+        # Sharp and blurred images of other contents: features hold on to what is seen. Published: "higher".
         "cross-domain": {"perceptual": 1.0},
     }
 

@@ -1,8 +1,9 @@
 """Deblurring and super-resolution at once through disentangled representations.
 
 It is the system of Lu et al. 2019 with blurred images in low resolution: transposed convolutions enlarge what the
-content encoder sees of them, and its last layers are those of the encoder of sharp images. The paper gives neither the
-scale nor how many layers are shared.
+content encoder sees of them, and its last layers are those of the encoder of sharp images. "Paper" in the options
+below is that of this extension, of which no reference can be given here; it gives neither the scale nor how many layers
+are shared.
 """
 
 from dataclasses import dataclass, replace
@@ -119,7 +120,7 @@ class DisentangledSR(Disentangled):
     """
 
     name = "disentangled-sr"
-    paper = "Lu et al., CVPR 2019"
+    paper = "on Lu et al., CVPR 2019"
     Config = DisentangledSRConfig
     Restorer = DisentangledSRRestorer
 
