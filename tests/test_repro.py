@@ -37,8 +37,10 @@ def calls(name, scale):
 
 def parsed(command, words):
     """Return what click makes of words, or fail with its message."""
+    # A command keeps the names of its help option from its first context.
+    names = ["-h", "--help"]
     try:
-        values = command.make_context(command.name, [str(word) for word in words]).params
+        values = command.make_context(command.name, [str(word) for word in words], help_option_names=names).params
     except click.ClickException as error:
         pytest.fail(f"{shlex.join(words)}: {error.message}")
     return values
