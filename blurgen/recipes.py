@@ -269,12 +269,23 @@ def _check_recipe(recipe: Recipe, path: Path) -> None:
             known = (*layout.split_names, "")
             if split not in known:
                 raise ValueError(f"{path}: counts has a split {split!r} that no glob has: {nearest(split, known)}")
-        patterns = [("pair", layout.pair), ("group", layout.group), *(("labels", rule) for rule, _ in layout.labels)]
-        for key, pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{path}: {key} must be a regular expression: {error}") from error
+        _check_patterns(layout, path)
+
+
+def _check_patterns(layout: Layout, path: Path) -> None:
+    patterns = [("pair", layout.pair), ("group", layout.group), *(("labels", rule) for rule, _ in layout.labels)]
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{path}: {key} must be a regular expression: {error}") from error
+    for pattern, name in ((pattern, name) for pattern, names in layout.labels for name in names):
+        try:
+            re.sub(pattern, name, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(
+                f"{path}: labels has a path {name!r} that its rule {pattern!r} cannot fill: {error}"
+            ) from error
 
 
 def _places(name: str, root: str | Path | None) -> list[Path]:

@@ -105,6 +105,13 @@ def test_shipped_recipe_says_whose_data_it_is_within_the_fields_of_a_shard(name)
         ("", 'homepage = "x"', r"there is no key 'homepage'"),
         ('obtain = "O"', 'obtain = "O"\nhomepage = "ftp://x"', "homepage must be an address"),
         ("", "group = '('\n", "group must be a regular expression"),
+        ("", "labels.'(' = ['x']\n", "labels must be a regular expression"),
+        (
+            "",
+            r"labels.'(a)b' = ['\1', 'l/\2.png']",
+            r"labels has a path .* that its rule '\(a\)b' cannot fill: invalid group",
+        ),
+        ("", r"labels.'(a)b' = ['\g<name>']", "cannot fill: unknown group name 'name'"),
         ("", "counts = { trian = 3 }\n", "counts has a split 'trian' that no glob has: did you mean 'train'"),
         ("", '[[layout]]\nname = "a"\nsplits.b = ["*"]\n', "layouts must have names of their own, got a, a"),
         ('"T"', "T", "is no valid TOML file"),
