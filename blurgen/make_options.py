@@ -37,8 +37,8 @@ class MakeOptions:
     real: bool = option(False, "Store existing blurred and sharp images, without blurring.")
     labels: str | None = option(
         None,
-        "Store label maps, too: 8-bit PNG files below a folder, named like the images, or PATH/*_labels.png with * for "
-        "their names; alone, those of the dataset.",
+        "Store label maps, too: 8-bit PNG files below a folder, named like the images, or 'PATH/*_labels.png', in "
+        "quotes, with * for their names; alone, those of the dataset.",
         bare="dataset",
     )
     priors: Path | None = option(

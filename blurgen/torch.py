@@ -41,8 +41,8 @@ class ShardDataset(torch.utils.data.Dataset):
     Notes
     -----
     ``dataset[i]`` holds each image as (3, H, W), sRGB, RGB; ``kernel`` as (k, k) float32 that sums to 1; ``label`` as
-    (H, W) uint8 ids; ``prior`` as (K, H/4, W/4) float16; and ``index``, the int `i`, negative ones counted from the
-    end.
+    (H, W) uint8 ids; ``prior`` as (K, H/4, W/4) float16; ``transcript`` as (n,) uint8, UTF-8 padded with NULs; and
+    ``index``, the int `i`, negative ones counted from the end.
 
     Examples
     --------

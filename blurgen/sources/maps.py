@@ -107,7 +107,10 @@ def _beside(place: str, option: str, suffixes: tuple[str, ...]) -> Beside:
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """The class of each pixel of images, as single-channel or palette PNG files of 8-bit ids."""
+    """The class of each pixel of images, as single-channel or palette PNG files of 8-bit ids.
+
+    A map shows the image upright, as EXIF says that it is to be seen; what is said of the map itself does not count.
+    """
 
     files: Beside
 
