@@ -336,3 +336,15 @@ def test_content_is_the_mean_square_of_features():
     features = Features()
     expected = (features(image) - features(target)).double().square().mean().item()
     assert method.content(image, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_updates_in_one_step_see_the_weights_that_those_before_left_under_bf16():
+    method = tiny(NAME, lr=0.1)
+    critic, image = method.networks["critic"], batch_of(method.config).sharp
+    with torch.autocast("cpu", torch.bfloat16):
+        before = critic(image)
+        method.update("critics", before.float().square().mean())
+        within = critic(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(within, critic(image))
+    assert not torch.equal(within, before)

@@ -200,6 +200,8 @@ class Method(ABC):
         if self.config.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, self.grad_norms[side])
         optimizer.step()
+        # Autocast keeps what it has made of weights to its end, which is that of the step.
+        torch.clear_autocast_cache()
 
     @torch.no_grad()
     def average_weights(self) -> None:
