@@ -60,6 +60,7 @@ def test_error_rate_counts_what_is_read_over_what_is_written():
 def test_white_space_and_the_forms_of_signs_do_not_count_but_case_does():
     assert normalised("\n\n A\tﬁne   “day” – it’s \x0c") == 'A fine "day" - it\'s'
     assert character_error_rate("one\n\ntwo\x0c", "one two") == 0
+    assert normalised("it´s \ufe58 ‑") == "it's - -"
     assert character_error_rate("One two", "one two") == pytest.approx(1 / 7)
     assert character_error_rate("e\u0301te\u0301", "été") == 0
 

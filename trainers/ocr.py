@@ -32,7 +32,8 @@ def normalised(text: str) -> str:
     >>> normalised(" of  ﬁne\n“Print” – ")
     'of fine "Print" -'
     """
-    return " ".join(unicodedata.normalize("NFKC", text).translate(_ONE_SIGN).split())
+    # NFKC itself takes an acute accent for a space with an accent, and makes dashes of other signs.
+    return " ".join(unicodedata.normalize("NFKC", text.translate(_ONE_SIGN)).translate(_ONE_SIGN).split())
 
 
 _ONE_SIGN = str.maketrans(dict.fromkeys("“”„«»", '"') | dict.fromkeys("‘’‚`´", "'") | dict.fromkeys("–—‐‑−", "-"))
