@@ -56,6 +56,7 @@ def naive_path(nu, timescale, rng):
     return np.array(states)[:, 0]
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_linear_algebra():
     def printed(**environment):
         command = [sys.executable, "-c", PRINT_BYTES]

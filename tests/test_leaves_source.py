@@ -78,6 +78,7 @@ def test_scenes_have_the_statistics_of_photographs(scenes, light, statistic):
     assert np.mean([low < value < high for value in values]) >= 0.8
 
 
+@pytest.mark.slow
 def test_range_of_photographs_is_that_of_bsds500(data_root):
     paths = sorted((data_root / "bsds500").rglob("*.jpg"))
     if len(paths) < 200:

@@ -78,6 +78,7 @@ def test_worker_in_the_middle_of_an_image_ends_with_its_parent(folder, tmp_path)
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_run_killed_while_it_packs_is_finished_to_the_same_bytes(plan, whole, tmp_path):
     killed_and_finished(plan, tmp_path / "a.h5", is_packing(tmp_path / "a.h5"), whole)
 

@@ -95,6 +95,7 @@ def test_same_page_in_a_fresh_process_and_in_any_order():
     assert fresh == [digests[2], digests[0], digests[1]]
 
 
+@pytest.mark.slow
 def test_pages_drawn_by_two_threads_are_those_drawn_in_sequence():
     source = TextSource(seed=8, width=512, height=724)
     keys = [entry.key for entry in source.entries(16)]
@@ -111,6 +112,7 @@ def test_pages_drawn_by_two_threads_are_those_drawn_in_sequence():
     assert drawn == expected
 
 
+@pytest.mark.slow
 def test_formulas_do_not_depend_on_the_settings_of_matplotlib(tmp_path):
     script = (
         "import hashlib, matplotlib\n"

@@ -79,7 +79,13 @@ def test_what_cannot_be_had_is_refused(tmp_path, settings, message):
 
 
 @pytest.mark.parametrize(
-    ("method", "way"), [("fork", "file"), ("fork", "master"), ("spawn", "master"), ("forkserver", "file")]
+    ("method", "way"),
+    [
+        ("fork", "file"),
+        ("fork", "master"),
+        pytest.param("spawn", "master", marks=pytest.mark.slow),
+        ("forkserver", "file"),
+    ],
 )
 def test_loader_gives_every_sample_once_under_any_start_method(tmp_path, method, way):
     made = content(23, Layout(16, 3, lowres=(2,)))

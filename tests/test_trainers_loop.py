@@ -23,6 +23,7 @@ from trainers.checkpoints import States, differences
 from trainers.logs import Averages, Log
 from trainers.loop import train
 from trainers.method import learning_rate_factor
+from trainers.nets.scale_nets import ScaleGenerator
 from trainers.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -328,6 +329,15 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
         compile_networks([], "on", CPU)
+
+
+def test_every_scale_of_a_pyramid_may_be_compiled(monkeypatch):
+    monkeypatch.setenv("CXX", "c++")
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)
+    scales = [ScaleGenerator(2) for _ in range(10)]
+    compile_networks(iter(scales), "on", CPU)
+    assert torch._dynamo.config.cache_size_limit >= 4 * len(scales)
+    assert all(network._compiled_call_impl for network in scales)
 
 
 @pytest.mark.slow

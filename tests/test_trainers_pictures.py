@@ -177,6 +177,7 @@ def test_inputs_are_never_overwritten(weights, tmp_path):
     assert (tmp_path / "in/a.png").read_bytes() == data
 
 
+@pytest.mark.slow
 def test_codes_are_drawn_by_seed_and_image(weights, tmp_path):
     data = encode(scene(), "PNG")
     for name in ("in/a.png", "in/same.png"):

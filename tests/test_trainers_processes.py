@@ -30,7 +30,7 @@ CASES = {
     "deblurgan": ("deblurgan", SMALL | {"steps": 2, "content": 0.0}),
     "vegan": ("vegan", SMALL | {"steps": 2, "content": 0.0, "smooth": True}),
 }
-QUICK = ("toy", "cyclegan", "disentangled")
+QUICK = ("toy", "cyclegan")
 # Means over a process of what is no mean over images, and times.
 NOT_JOINT = {"color_correlation", "images_per_second"}
 

@@ -65,7 +65,7 @@ def same(one, other):
     return torch.equal(one, other) if isinstance(one, torch.Tensor) and other is not None else one == other
 
 
-QUICK = ("toy in the decay", "cyclegan with its pools partly full", "disentangled between two updates, in mid-epoch")
+QUICK = ("toy in the decay", "disentangled between two updates, in mid-epoch")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def steps_saved(folder):
     return max((int(path.stem) for path in folder.glob("states/*.pt")), default=0)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_kill_9_at_any_moment_loses_no_saved_state(tmp_path, shards, kills):
     steps, cut = killed_run(tmp_path / "killed", shards, kills, seed=kills)
     assert cut > kills // 10, "the kills did not hit a file that was being written"

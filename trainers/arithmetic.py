@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 COMPILERS = ("c++", "g++", "clang++")
+# A network is compiled anew for training and evaluation, with gradients and without, for a batch and for one image.
+FORMS = 8
 
 
 def set_precision(precision: str, device: torch.device) -> None:
@@ -48,7 +50,10 @@ def compile_networks(networks: Iterable[nn.Module], how: str, device: torch.devi
         raise ValueError(f"--compile {how} needs a C++ compiler, and there is none of {', '.join(COMPILERS)}")
     if device.type == "cuda" and not torch.utils._triton.has_triton():
         raise ValueError(f"--compile {how} needs Triton, which is not installed or does not know this GPU")
-    mode = "reduce-overhead" if how == "graphs" else None
+    mode, networks = "reduce-overhead" if how == "graphs" else None, list(networks)
+    # Networks of one class share one count of what they are compiled for, beyond which torch leaves them as they are.
+    config = torch._dynamo.config
+    config.cache_size_limit = max(config.cache_size_limit, FORMS * len(networks))
     for network in networks:
         network.compile(dynamic=False, mode=mode)
 
