@@ -168,7 +168,9 @@ def trainers(*words):
     main()
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_stopped_run_saves_and_says_how_to_go_on(tmp_path, number, exit_code):
     words = ("run", "toy", "--device", "cpu", "--steps", "1000000", "--save-every", "1000000", "--log-every", "10")
     process = start(trainers, *words)
