@@ -331,6 +331,7 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
         compile_networks([], "on", CPU)
 
 
+@pytest.mark.slow
 def test_every_scale_of_a_pyramid_may_be_compiled(monkeypatch):
     monkeypatch.setenv("CXX", "c++")
     monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 8)
