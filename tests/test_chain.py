@@ -157,13 +157,13 @@ class TestSameBytes:
         assert [backend for backend, out in other.items() if out.read_bytes() != alone] == []
 
     @pytest.mark.parametrize(
-        "name", [name if name in ("walk", "spline") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+        "name", [name if name == "walk" else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
     )
     def test_with_kernels(self, folder, tmp_path, name):
         backends = ("processes", "threading")
         self.check(Chosen(str(folder)), tmp_path, backends, kernel=Chosen(name, MODELS[name]), per_image=4)
 
-    @pytest.mark.parametrize("name", ["text", "leaves"])
+    @pytest.mark.parametrize("name", ["text", pytest.param("leaves", marks=pytest.mark.slow)])
     def test_with_pictures(self, tmp_path, name):
         source = Chosen(name, {"width": 256, "height": 256})
         self.check(source, tmp_path, ("processes", "threading"), count=12)

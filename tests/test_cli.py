@@ -188,7 +188,9 @@ def test_doctor_finds_this_installation_sound():
 
 
 @pytest.mark.parametrize(
-    ("sent", "kill", "exit_code"), [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)], ids=["^C", "TERM"]
+    ("sent", "kill", "exit_code"),
+    [(signal.SIGINT, os.killpg, 130), pytest.param(signal.SIGTERM, os.kill, 143, marks=pytest.mark.slow)],
+    ids=["^C", "TERM"],
 )
 def test_stopped_command_says_how_to_go_on_and_leaves_nothing_running(tmp_path, sent, kill, exit_code):
     write_photos(tmp_path / "photos", 8, 300, 400)

@@ -44,7 +44,7 @@ def run_options(workers, backend="processes"):
     return RunOptions(workers=workers, backend=backend)
 
 
-@pytest.mark.parametrize(("workers", "per_shard"), [(1, 64), (4, 17)])
+@pytest.mark.parametrize(("workers", "per_shard"), [pytest.param(1, 64, marks=pytest.mark.slow), (4, 17)])
 def test_killed_threads_make_the_same_bytes(plan, whole, tmp_path, monkeypatch, workers, per_shard):
     check(plan, whole, tmp_path, monkeypatch, run_options(workers, "threading"), per_shard, killed=True)
 

@@ -84,7 +84,9 @@ def test_stopped_run_continues_to_the_same_bytes(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("before", ["packed", "sharded", "stopped", "killed after packing"])
-@pytest.mark.parametrize("sharded", [False, True], ids=["to packed", "to sharded"])
+@pytest.mark.parametrize(
+    "sharded", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["to packed", "to sharded"]
+)
 def test_count_may_grow(folder, tmp_path, monkeypatch, before, sharded):
     in_small_shards(monkeypatch)
     whole = made(folder, tmp_path / "whole.h5", count=50).read_bytes()

@@ -136,6 +136,7 @@ def check_left_out(plan, out, progress, reasons):
     assert verify(out) == []
 
 
+@pytest.mark.slow
 def test_images_that_kill_hang_or_raise_are_left_out_and_all_else_is_there(folder, tmp_path):
     traps = {NAMES[2]: "raise", NAMES[5]: "exit", NAMES[7]: "hang inside of a library"}
     plan, out = trapped(folder, traps, per_image=2), tmp_path / "a.h5"

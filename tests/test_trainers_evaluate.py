@@ -280,7 +280,7 @@ def test_command_ends_with_130_when_interrupted(run, monkeypatch):
     ("blurred", "sharp", "options", "psnr_db", "ssim"),
     [
         ("gopro/pairs/blur", "gopro/pairs/sharp", {}, 22.55, 0.648),
-        ("text_pan2014/blurred", "text_pan2014/sharp", {}, 15.81, 0.628),
+        pytest.param("text_pan2014/blurred", "text_pan2014/sharp", {}, 15.81, 0.628, marks=pytest.mark.slow),
         ("text_pan2014/blurred", "text_pan2014/sharp", {"align": 8}, 16.64, 0.686),
     ],
 )

@@ -79,7 +79,7 @@ def test_any_size_and_depth_comes_back(size, dtype, scale, multiple):
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
-@pytest.mark.parametrize("size", [(1, 1), (65, 130), (200, 70)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (65, 130), pytest.param((200, 70), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("name", ["disentangled", "enlarging"])
 def test_modes_agree_on_size(name, size, mode):
     colors = photograph(*size)

@@ -273,6 +273,7 @@ def test_stopped_run_continues(weights, tmp_path):
     assert all(path.read_bytes() == data for path, data in done.items())
 
 
+@pytest.mark.slow
 def test_awkward_files_come_out_or_are_named(weights, data_root, tmp_path):
     """Small ones only: what a file holds is the matter of other tests."""
     files = {

@@ -30,7 +30,7 @@ CASES = {
     "deblurgan": ("deblurgan", SMALL | {"steps": 2, "content": 0.0}),
     "vegan": ("vegan", SMALL | {"steps": 2, "content": 0.0, "smooth": True}),
 }
-QUICK = ("toy", "cyclegan")
+QUICK = ("toy",)
 # Means over a process of what is no mean over images, and times.
 NOT_JOINT = {"color_correlation", "images_per_second"}
 
@@ -112,6 +112,7 @@ def test_processes_hold_the_same_weights_and_pools(tmp_path, shards):
     assert all(torch.equal(*pair) for pair in zip(one["extra"]["sharp"], two["extra"]["sharp"], strict=True))
 
 
+@pytest.mark.slow
 def test_run_goes_on_in_another_number_of_processes(tmp_path, shards):
     values = {"data": shards, "out": tmp_path / "run", "held": 1, **COMMON}
     finish(*start_together(2, free_port(), "toy", steps=4, **values))

@@ -87,7 +87,7 @@ def layer_by_layer(tensors, image, last):
     return values
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalised", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_values_equal_the_network_in_scipy(official_file, normalised):
     model, _ = open_features(official_file, 7, normalised)
     image = np.random.default_rng(0).uniform(-1, 1, (3, 8, 12))

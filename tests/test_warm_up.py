@@ -37,7 +37,7 @@ CODE = """if True:
 @pytest.mark.parametrize(
     "options",
     [
-        "crop=100",
+        pytest.param("crop=100", marks=pytest.mark.slow),
         "crop=96, lowres=(2, 3), scale_mean=120.0, scale_std=20.0, saturation=True",
         pytest.param("crop=100, resize_short=110, noise=Chosen('realblur')", marks=pytest.mark.slow),
         pytest.param("crop=100, response='gamma2.2', small='scale'", marks=pytest.mark.slow),
