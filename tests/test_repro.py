@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shlex
 from functools import partial
 from pathlib import Path
@@ -135,6 +136,7 @@ ONE = """
 system = "deblurgan"
 source = "a source"
 protocol = "a protocol"
+schedule = "a schedule"
 seeds = [0, 1]
 [data]
 train = "--src gopro --real"
@@ -168,6 +170,13 @@ def test_small_scale_changes_data_seeds_and_options(folder):
     ]
 
 
+def test_a_run_is_measured_beside_that_of_a_variant_above_with_its_seed(folder):
+    more = '[variants.b]\ntrain = "--data {train}"\neval = "--beside {a_run}"\n[small]'
+    (folder / "one.toml").write_text(ONE.replace("[small]", more, 1))
+    measured = [words for words in repro.commands(repro.read("one"), Path("o")) if "--beside" in words]
+    assert [words[2:5] for words in measured] == [[f"o/b-{n}", "--beside", f"o/a-{n}"] for n in range(2)]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -189,10 +198,12 @@ def test_table_sets_measured_beside_reported(folder, capsys):
     repro.main(["one", "--dry-run", "--out", str(folder / "out")])
     shown = capsys.readouterr().out
     assert "trainers run deblurgan" in shown
+    assert "Schedule: a schedule" in shown
     assert ["theirs", "reported", "27.5", "paper", "of", "A"] in [line.split() for line in shown.splitlines()]
     assert "a       measured here, paper scale  not measured" in shown
     for seed, value in ((0, 20.0), (1, 22.0)):
-        rows = {row: {"psnr": {"mean": value - lower, "std": 1}} for row, lower in (("output", 0), ("input", 5))}
+        lower = {"output": 0, "input": 5, "bicubic, then other": 9}
+        rows = {row: {"psnr": {"mean": value - less, "std": 1}} for row, less in lower.items()}
         path = folder / "out" / f"a-{seed}" / "measured"
         path.mkdir(parents=True)
         (path / "eval.json").write_text(json.dumps({"rows": rows}))
@@ -201,6 +212,7 @@ def test_table_sets_measured_beside_reported(folder, capsys):
     assert "not measured" not in shown
     assert "21.0000 ± 1.4142" in shown
     assert "16.0000 ± 1.4142" in shown
+    assert re.search(r"bicubic, then other +12\.0000 ± 1\.4142", shown)
     assert "seeds: 2 of 2" in shown
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/repro/run.py NAME [--scale paper|small] [--out DIR] [--photos SRC] [--file NAME=PATH] [--dry-run]
 
-NAME.toml beside this file holds the data, the options of each variant, the seeds, and the rows that the paper reports
+NAME.toml beside this file holds data, schedule, the options of each variant, seeds, and the rows that the paper reports
 with their citation. The commands are those that a user would type: `blurgen make`, `trainers run`, `trainers eval`. A
 stopped reproduction is continued by the same command. `--scale small` is the same chain at a width and length that a
 CPU can train: it shows that everything works together, and its figures are to be compared with no paper's.
@@ -38,7 +38,8 @@ class Variant:
     ----------
     name, system : str
     train, eval : str
-        Options of `trainers run` and `trainers eval`; ``{name}`` stands for a file, ``{name_folder}`` for where it is.
+        Options of `trainers run` and `trainers eval`; ``{name}`` stands for a file, ``{name_folder}`` for where it is,
+        ``{name_run}`` for the run of a variant above with the same seed.
     """
 
     name: str
@@ -76,8 +77,8 @@ class Reproduction:
 
     Attributes
     ----------
-    name, source, protocol : str
-        The file's name, what is reproduced, and what the figures can be compared with.
+    name, source, protocol, schedule : str
+        The file's name, what is reproduced, what the figures can be compared with, and how long it is trained.
     data : dict
         Name of a file -> options of `blurgen make`.
     files : dict
@@ -91,6 +92,7 @@ class Reproduction:
     name: str
     source: str
     protocol: str
+    schedule: str
     data: Mapping[str, str]
     files: Mapping[str, str]
     variants: tuple[Variant, ...]
@@ -128,7 +130,8 @@ def read(name: str, scale: str = "paper") -> Reproduction:
         raise ValueError(f"{name}.toml has a row of {min(unknown)!r}, which is none of its variants")
     data, seeds = small.get("data", values.get("data", {})), small.get("seeds", values["seeds"])
     protocol = values["protocol"] if scale == "paper" else " ".join((SMALL, small.get("about", ""))).strip()
-    about = (name, values["source"], protocol, data, values.get("files", {}))
+    schedule = values["schedule"] if scale == "paper" else f"As given: {small.get('train', '').strip()}"
+    about = (name, values["source"], protocol, schedule, data, values.get("files", {}))
     return Reproduction(*about, tuple(variants), tuple(seeds), **rows)
 
 
@@ -153,6 +156,7 @@ def commands(
         ["blurgen", "make", *_words(words, known), "--out", files[key]] for key, words in reproduction.data.items()
     ]
     for variant, seed, folder in runs(reproduction, out):
+        known[f"{variant.name}_run"] = str(folder)
         train = _words(variant.train, known)
         found.append(["trainers", "run", variant.system, *train, "--seed", str(seed), "--out", str(folder)])
         measure = _words(variant.eval, known)
@@ -165,24 +169,23 @@ def _words(template: str, known: Mapping[str, str]) -> list[str]:
 
 
 def runs(reproduction: Reproduction, out: Path) -> list[tuple[Variant, int, Path]]:
-    """Return each variant with each seed and its folder."""
+    """Return each variant with each seed and its folder, seed after seed."""
     return [
         (variant, seed, out / f"{variant.name}-{seed}")
-        for variant in reproduction.variants
         for seed in reproduction.seeds
+        for variant in reproduction.variants
     ]
 
 
 def measured_here(reproduction: Reproduction, out: Path) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """Return variant -> ``output`` and ``input`` -> for each seed measured below `out`, metric -> mean over images."""
+    """Return variant -> row (output, input and others) -> for each seed below `out`, metric -> mean over images."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for variant, _, folder in runs(reproduction, out):
         path = folder / "measured" / "eval.json"
         if not path.is_file():
             continue
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        for row in (OUTPUT, INPUT):
-            values = {name: value["mean"] for name, value in rows[row].items() if value["mean"] is not None}
+        for row, figures in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
+            values = {name: value["mean"] for name, value in figures.items() if value["mean"] is not None}
             found.setdefault(variant.name, {}).setdefault(row, []).append(values)
     return found
 
@@ -199,7 +202,11 @@ def table(reproduction: Reproduction, out: Path, scale: str) -> str:
         if key in here:
             seeds = f"{out}, seeds: {len(here[key][OUTPUT])} of {len(reproduction.seeds)}"
             lines.append([key, f"measured here, {scale} scale", *_means(here[key][OUTPUT], columns), seeds])
-            lines.append([key, "its images untouched", *_means(here[key][INPUT], columns)])
+            lines += [
+                [key, "its images untouched" if row == INPUT else row, *_means(figures, columns)]
+                for row, figures in here[key].items()
+                if row != OUTPUT
+            ]
         elif key != INPUT:
             lines.append([key, f"measured here, {scale} scale", NOT_MEASURED])
     return _aligned(lines)
@@ -277,7 +284,7 @@ def main(words: Sequence[str] | None = None) -> None:
     else:
         out.mkdir(parents=True, exist_ok=True)
         run(calls)
-    print(f"\n{reproduction.source}\n{reproduction.protocol}\n")
+    print(f"\n{reproduction.source}\n{reproduction.protocol}\nSchedule: {reproduction.schedule}\n")
     print(table(reproduction, out, arguments.scale))
 
 
