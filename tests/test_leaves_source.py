@@ -205,6 +205,7 @@ def test_scene_has_the_announced_size_and_the_digest_of_its_pixels():
     assert picture.sha256 == hashlib.sha256(picture.sharp.tobytes()).digest()
 
 
+@pytest.mark.slow
 def test_same_scene_in_a_fresh_process_and_in_any_order():
     source = pickle.loads(pickle.dumps(LeavesSource(seed=5)))
     digests = [source.read(f"leaves/{i:06}").sha256.hex() for i in (4, 0)]

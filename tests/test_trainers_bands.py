@@ -37,7 +37,10 @@ def encode(restorer, image):
     return restorer.encode(image.whole())[0] if restorer.latent else None
 
 
-@pytest.mark.parametrize(("height", "width", "band_bytes"), [(64, 64, 1), (131, 90, 300_000), (70, 203, 1 << 30)])
+@pytest.mark.parametrize(
+    ("height", "width", "band_bytes"),
+    [(64, 64, 1), (131, 90, 300_000), pytest.param(70, 203, 1 << 30, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("name", SMALL)
 def test_bands_equal_the_whole_image(name, height, width, band_bytes):
     restorer = SMALL[name]()
