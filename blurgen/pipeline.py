@@ -68,7 +68,8 @@ class Progress:
     @property
     def note(self) -> str:
         """What `blurgen.progress` shows beside the counts."""
-        return f"{len(self.bad)} images left out"
+        # Each shard that wants an image tells of it.
+        return f"{len({bad.key for bad in self.bad})} images left out"
 
 
 def make(
@@ -88,7 +89,7 @@ def make(
     Raises
     ------
     ValueError
-        What lies at `out` belongs to another plan, and ``options.overwrite`` is off; or no image could be read.
+        What lies at `out` belongs to another plan, and ``options.overwrite`` is off; or no image could be used.
     OSError
         The disk is full or cannot be written; the same call continues once it can.
     RuntimeError
@@ -235,7 +236,7 @@ def finish(division: Division, attrs: dict[str, Any], sharded: bool) -> list[Bad
         paths.insert(0, base if base.exists() else out)
     left_out = _by_key(entry for path in paths for entry in read_bad(path))
     if not any(count_samples(path) for path in paths):
-        raise ValueError(f"no image could be read: {left_out[0].key}: {left_out[0].message}")
+        raise ValueError(f"no image could be used: {left_out[0].key}: {left_out[0].message}")
     attrs = attrs | {"range": [0, division.document["count"]], "bad": left_out}
     try:
         (write_master if sharded else pack)(paths, out, attrs)
@@ -259,7 +260,7 @@ def index(out: Path, packed: bool = False) -> Progress:
     Raises
     ------
     ValueError
-        There is nothing to finish, shards are missing (the message names them), or no image could be read.
+        There is nothing to finish, shards are missing (the message names them), or no image could be used.
     OSError
         The output cannot be written; the shards stay.
     RuntimeError

@@ -310,7 +310,7 @@ def _how_to_get(recipe: Recipe, problem: str) -> str:
     obtain = recipe.obtain[:1].lower() + recipe.obtain[1:].rstrip(".")
     return (
         f"the dataset {recipe.name!r} {problem}; get {recipe.title}{where} (licence: {recipe.licence}): {obtain}. "
-        f"Its folder, which --root names, must hold {', '.join(globs[:4])}"
+        f"Its folder, --root DIR or $BLURGEN_DATA/{recipe.name}, must hold {', '.join(globs[:4])}"
     )
 
 

@@ -82,7 +82,7 @@ def test_folder_and_archive_that_vanish_end_in_one_sentence(photos, tmp_path):
     for place in (photos, tmp_path / "z.zip"):
         plan = make_plan(options(place))
         shutil.rmtree(place) if place.is_dir() else place.unlink()
-        with pytest.raises(ValueError, match=r"no image could be read: .*photo00\.jpg: "):
+        with pytest.raises(ValueError, match=r"no image could be used: .*photo00\.jpg: "):
             make(plan, tmp_path / "a.h5", SERIAL)
 
 

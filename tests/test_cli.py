@@ -114,7 +114,7 @@ def test_too_many_bad_images_exit_with_3(tmp_path):
         (("make", "--src", "photos", "--set", "kernel.lenth_px=3"), "length_px", 2),
         (("make", "--src", "photos", "--set", "croop=3"), "did you mean 'crop'", 2),
         (("make", "--src", "photos", "--noise", "loud"), "no noise model 'loud'", 2),
-        (("make", "--src", "photos", "--crop", "9999", "--quiet"), "no image could be read", 1),
+        (("make", "--src", "photos", "--crop", "9999", "--quiet"), "no image could be used", 1),
         (("make", "--src", "mapilary"), "mapillary", 2),
         (("make", "--src", "mapillary"), "mapillary", 1),
         (("make", "--src", "photos", "--out", "nowhere/a/b.h5", "--crop", "32", "--quiet"), None, 0),

@@ -276,7 +276,7 @@ def test_image_whose_map_is_missing_or_wrong_is_left_out_and_named(photos):
     assert [(bad.key, bad.reason, bad.message) for bad in progress.bad] == [
         ("deep/1.png", "no-label", "its label map is missing: there is no deep/1.png"),
         ("deep/2.png", "label-size", "its label map has 60x72 px instead of 72x60"),
-        ("deep/3.png", "prior-classes", "its prior map has 2 classes, and that of the first image 3"),
+        ("deep/3.png", "prior-classes", "its prior map has 2 classes, where 3 are expected"),
     ]
     assert [sample.key for sample in open_shards(photos / "a.h5")] == ["deep/0.png"]
 

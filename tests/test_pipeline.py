@@ -16,10 +16,11 @@ from blurgen.export import write_kernels
 from blurgen.lock import FolderLock
 from blurgen.make_options import MakeOptions, RunOptions
 from blurgen.options import Chosen, build
-from blurgen.pipeline import estimate, make, pack_shards
+from blurgen.pipeline import Progress, estimate, make, pack_shards
 from blurgen.plan import make_plan, options_of, plan_difference
 from blurgen.run import Run, open_run, shard_folder, shard_size
 from blurgen.shards import open_shards, verify
+from blurgen.worker import Bad
 from blurgen.worker import build as build_shard
 
 SERIAL = RunOptions(workers=1, backend="threading")
@@ -218,8 +219,13 @@ def test_shard_without_a_single_good_image_is_no_obstacle(folder, tmp_path, monk
     assert len(open_shards(tmp_path / "a.h5")) == 8
 
 
+def test_progress_counts_an_image_that_two_shards_leave_out_once():
+    bad = Bad("a.jpg", "truncated", "it ends early")
+    assert Progress(4, bad=[bad, bad, bad._replace(key="b.jpg")]).note == "2 images left out"
+
+
 def test_failed_run_leaves_nothing_in_the_way_of_the_next(folder, tmp_path):
-    with pytest.raises(ValueError, match="no image could be read"):
+    with pytest.raises(ValueError, match="no image could be used"):
         make(make_plan(options(folder, crop=2000)), tmp_path / "a.h5", SERIAL)
     assert len(open_shards(made(folder, tmp_path / "a.h5"))) == 10
 
@@ -257,7 +263,7 @@ def test_shards_are_small_enough_to_keep_all_workers_busy(folder):
 def test_nothing_but_bad_images_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="no image could be read"):
+    with pytest.raises(ValueError, match="no image could be used"):
         make(make_plan(options(tmp_path / "photos")), tmp_path / "a.h5", SERIAL)
 
 

@@ -233,3 +233,14 @@ def test_a_command_that_fails_ends_the_reproduction(capfd):
         repro.run([["blurgen", "--no-such-option"], ["blurgen", "--version"]])
     assert stopped.value.code == 2
     assert "version" not in capfd.readouterr().out.replace("--version", "")
+
+
+def test_a_reproduction_that_is_stopped_says_how_it_goes_on(monkeypatch, capsys):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repro.subprocess, "run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        repro.run([["blurgen", "doctor"]])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped; the same reproduction continues\n"

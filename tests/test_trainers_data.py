@@ -1,5 +1,7 @@
 """The data of a run: its sides, its roles, and the pairs to measure with."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from feeds import LAYOUT, batches, names, opened, place, seen, twenty_groups
@@ -88,6 +90,8 @@ def test_missing_shards_say_how_to_make_them(tmp_path):
 def test_one_side_without_the_other_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--sharp and --blurred must be given together"):
         DataOptions(sharp=tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=r"stand in place of --data c\.h5: leave one or the others out"):
+        DataOptions(Path("c.h5"), tmp_path / "a.h5", tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_command_measures_folders_without_a_run(folders, tmp_path):
         (["--limit", "0"], 2, "Error: limit must be at least 1, got 0"),
         (["--align", "-1"], 2, "Error: align must be at least 0, got -1"),
         ([], 1, "Error: what to measure on is missing: give --data SHARDS or --pairs BLURRED SHARP"),
-        (["none.safetensors"], 1, "Error: No such file or directory: none.safetensors"),
+        (["none.safetensors"], 1, "Error: none.safetensors does not exist: name the folder of a run"),
         (["--pairs", "none", "."], 1, "Error: none is no folder: --pairs needs one of blurred and one of sharp images"),
     ],
 )

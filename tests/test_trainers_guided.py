@@ -279,7 +279,7 @@ def test_classes_of_priors_are_those_of_the_shards(shards, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"prior": "label"}, "classes must be 1 to 256 for prior label, got 0"),
+        ({"prior": "label"}, "--prior label needs the number of classes, 1 to 256, got 0: give --classes"),
         ({"classes": 3}, "classes are those of maps, got 3 for prior self: give --prior label"),
         ({"prior": "prior", "sft": False}, "prior is what sft works by, got prior prior and no sft"),
         ({"prior": "depth"}, "prior must be one of self, label, prior"),

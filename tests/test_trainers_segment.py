@@ -138,8 +138,11 @@ def test_network_of_a_folder_segments_and_scores(name, tmp_path):
 def test_networks_that_cannot_segment_are_refused(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match=rf"--segmenter no/such/one can't be had, .*such as {MAPILLARY}"):
-        Segmenter("no/such/one", CPU)
+    with pytest.raises(ValueError, match=rf"--segmenter no/such-one can't be had, .*such as {MAPILLARY}"):
+        Segmenter("no/such-one", CPU)
+    # Nobody is asked for what cannot be a name there.
+    with pytest.raises(ValueError, match=rf"--segmenter nets/mine/ is no folder, .* as {MAPILLARY}"):
+        Segmenter("nets/mine/", CPU)
     with pytest.raises(ValueError, match="can't be had"):
         Segmenter(str(tmp_path), CPU)
     _tiny("segformer", tmp_path / "whole")

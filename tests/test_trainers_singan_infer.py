@@ -17,7 +17,7 @@ from trainers.models import MODELS, method_class
 from trainers.noise import Noise
 from trainers.padding import PaddedImage
 from trainers.pyramid import resized
-from trainers.weights import load_weights
+from trainers.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 PHOTO = (70, 93)
@@ -125,6 +125,8 @@ def test_ways_that_there_are_not_are_refused(restorer, name, settings, sentence)
 def test_before_the_end_of_training_the_finest_scale_that_has_begun_restores(tmp_path):
     method, _ = trained(3)
     assert method.averaged.passes() == [(1, 2), (1, 1), (1, 0)]
+    scales = method.restorer.pyramid.scales
+    assert method.averaged.caveat.startswith(f"training stopped at scale 2 of {scales}: ")
     method.averaged.choose(Chosen("inject", {"from_scale": 2}))
     with pytest.raises(ValueError, match=r"infer\.from_scale must be at most 1, the finest scale that was trained yet"):
         method.averaged(photo())
@@ -207,6 +209,18 @@ def test_deblur_writes_an_image_of_the_size_of_the_input(scene, tmp_path):
     assert plain.shape == (32, 40, 3)
     ok(*words, "--overwrite", "--infer", "inject", "--set", "infer.from_scale=1")
     assert not np.array_equal(cv2.imread(str(tmp_path / "other.png")), plain)
+
+
+def test_commands_say_that_training_was_stopped_early(tmp_path):
+    method, _ = trained(3)
+    save_weights(tmp_path / "last.safetensors", method, {})
+    for side in ("blurred", "sharp"):
+        (tmp_path / side).mkdir()
+        cv2.imwrite(str(tmp_path / side / "a.png"), np.arange(32 * 40 * 3, dtype=np.uint8).reshape(32, 40, 3))
+    words = (tmp_path / "last.safetensors", tmp_path / "blurred", "--out", tmp_path / "out", "--device", "cpu")
+    assert method.averaged.caveat in ok("deblur", *words).stderr
+    pairs = ("--pairs", tmp_path / "blurred", tmp_path / "sharp", "--device", "cpu", "--out", tmp_path / "eval")
+    assert method.averaged.caveat in ok("eval", words[0], *pairs).output
 
 
 @pytest.mark.parametrize(

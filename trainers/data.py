@@ -20,6 +20,7 @@ from trainers.splits import BLURRED_SIDE, PAIRED, UNPAIRED, all_but_test, deal, 
 
 PAIRINGS = ("unpaired", "paired")
 ARRAYS = ("sharp", "blurred")
+SHARDS = Path("shards.h5")
 # How shards with the maps that may guide a system are made.
 GUIDES = {"label": "blurgen make --labels", "prior": "blurgen make --priors DIR"}
 
@@ -28,7 +29,7 @@ GUIDES = {"label": "blurgen make --labels", "prior": "blurgen make --priors DIR"
 class DataOptions:
     """Where the images of a run come from."""
 
-    data: Path = option(Path("shards.h5"), "Shards of `blurgen make`: a file or a folder.")
+    data: Path = option(SHARDS, "Shards of `blurgen make`: a file or a folder.")
     sharp: Path | None = option(None, "Shards to take the sharp images from, in place of --data; with --blurred.")
     blurred: Path | None = option(None, "Shards to take the blurred images from, in place of --data; with --sharp.")
 
@@ -36,6 +37,8 @@ class DataOptions:
         """Refuse one side without the other."""
         if (self.sharp is None) != (self.blurred is None):
             raise ValueError("--sharp and --blurred must be given together: give the other one, too, or --data")
+        if self.sharp is not None and self.data != SHARDS:
+            raise ValueError(f"--sharp and --blurred stand in place of --data {self.data}: leave one or the others out")
 
 
 class Pair(NamedTuple):

@@ -275,6 +275,8 @@ def find_pairs(
     roles: dict[str, frozenset[str]] = {}
     notes = []
     for weights in filter(None, systems):
+        if weights.restorer.caveat:
+            notes.append(f"{weights.path}: {weights.restorer.caveat}")
         used = read_roles(weights.path.parent)
         if used is None:
             notes.append(

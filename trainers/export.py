@@ -161,6 +161,8 @@ def describe(weights: Weights, with_code: bool) -> dict[str, str]:
         facts["way"] = repr(way)
     if restorer.guide:
         facts["guide"] = f"channels 3 to {restorer.channels - 1} of the input: {_GUIDES[restorer.guide]}"
+    if restorer.caveat:
+        facts["caveat"] = restorer.caveat
     if restorer.latent:
         drawn = f"mean + {CODE} * deviation, {CODE} (batch, {restorer.latent}) float32 drawn from N(0, 1)"
         facts["code"] = drawn if with_code else "its mean"

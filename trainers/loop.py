@@ -30,7 +30,7 @@ from trainers.rebuilding import rebuilt
 from trainers.run_options import RunOptions
 from trainers.single import SINGLE, SingleData, SingleFeed, SingleOptions, open_single
 from trainers.splits import SPLIT_TABLE
-from trainers.transfer import begin, images_behind, resumed
+from trainers.transfer import begin, images_behind, require_origins, resumed
 from trainers.validation import measure
 from trainers.vgg import open_features
 from trainers.weights import BEST, LAST, save_weights
@@ -111,11 +111,14 @@ class Training:
         self.job, self.processes = replace(job, config=config), processes
         self.epoch_steps = self.data.steps_per_epoch(config.batch)
         self.total = options.total_steps(self.epoch_steps, config.epochs)
-        self.method, self.features = build_method(self.job, processes.device)
-        compile_networks(self.method.networks.values(), options.compile, processes.device)
         self.states = States(job.out, options.keep)
         # All processes of a new run take the networks of the first.
         new = processes.is_first and not self.states.paths()
+        if new:
+            # Before weights are sought that take minutes to download.
+            require_origins(options)
+        self.method, self.features = build_method(self.job, processes.device)
+        compile_networks(self.method.networks.values(), options.compile, processes.device)
         self.begun_with = begin(self.method, options) if new else {}
         self.step, self.best_db = 0, -math.inf
         self.measured: dict[str, Any] = {}

@@ -300,6 +300,11 @@ class Restorer(nn.Module):
         return 3 + self.guide_channels
 
     @property
+    def caveat(self) -> str | None:
+        """What must be known of its results, a sentence without a stop, if there is anything."""
+        return None
+
+    @property
     def measured_size(self) -> Callable[[int, int], tuple[int, int]] | None:
         """Return what gives the size that images of a height and width in px are measured at; None is their own."""
         return None

@@ -163,6 +163,8 @@ def deblur_photographs(
     means = Means(device, options.precision, options.tiles, memory, options.scratch or options.out, dropout_seed)
     check_dropout(weights.restorer, means)
     outcome = Outcome(len(jobs))
+    if weights.restorer.caveat:
+        print(f"{weights.path}: {weights.restorer.caveat}", file=sys.stderr)
     with ProgressLine(quiet, "images") as line:
         run = _Run(options, weights.restorer.to(device), means, outcome, None if quiet else line, maps)
         for job in jobs:

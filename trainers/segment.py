@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +146,12 @@ class Segmenter:
 
 def _load(transformers: Any, name: str) -> tuple[Any, torch.nn.Module, set[str]]:
     """Return the image processor, the network, and the names of the weights that its files lack."""
-    place = str(Path(name).resolve()) if Path(name).is_dir() else name
+    is_folder = Path(name).is_dir()
+    place = str(Path(name).resolve()) if is_folder else name
+    if not is_folder and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(
+            f"--segmenter {name} is no folder, and no name on the Hugging Face Hub: that is OWNER/NAME, as {MAPILLARY}"
+        )
     try:
         kind = transformers.AutoConfig.from_pretrained(place).model_type
         processor = transformers.AutoImageProcessor.from_pretrained(place)

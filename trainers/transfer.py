@@ -17,6 +17,12 @@ from trainers.weights import load_weights
 
 ENCODER = "blur_encoder"
 INIT_FROM, BLUR_ENCODER = "init_from", ENCODER
+_WAY_OUT = "name the folder of a run, or a file of its weights or states"
+# Options that say which layers there are, and how large.
+_SHAPING = (
+    *("width", "latent", "blocks", "scales", "blurred_scales", "random", "scale", "shared_blocks", "gray", "reblurred"),
+    *("block", "sft", "prior", "classes"),
+)
 
 
 class Origin(NamedTuple):
@@ -54,7 +60,7 @@ def read_origin(path: Path) -> Origin:
         There is no such file, or the run has saved nothing yet.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: name the folder of a run, or a file of its weights or states")
+        raise FileNotFoundError(f"{path} does not exist: {_WAY_OUT}")
     if path.suffix == ".pt" and path.is_file():
         data = path.read_bytes()
         if not is_whole(data):
@@ -75,6 +81,13 @@ def _of_state(path: Path, data: bytes) -> Origin:
         return Origin(path, identity["system"], identity, dict(state["method"]["networks"]), True)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no state of a run: there are no networks in it") from error
+
+
+def require_origins(options: RunOptions) -> None:
+    """Raise a FileNotFoundError where what `options` name is not there."""
+    for name, path in _named(options):
+        if not path.exists():
+            raise FileNotFoundError(f"--{_flag(name)} {path} does not exist: {_WAY_OUT}")
 
 
 def begin(method: Method, options: RunOptions) -> dict[str, str]:
@@ -215,6 +228,6 @@ def _load(method: Method, origin: Origin, tensors: Mapping[str, Tensor]) -> None
 
 def _unlike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Return the end of a sentence on the sizes of networks in which two Configs differ."""
-    sizes = [name for name in ("width", "latent", "blocks", "scales") if name in theirs and name in ours]
-    unlike = [f"{name} {theirs[name]} (here {ours[name]})" for name in sizes if theirs[name] != ours[name]]
+    common = [name for name in _SHAPING if name in theirs and name in ours]
+    unlike = [f"{name} {theirs[name]} (here {ours[name]})" for name in common if theirs[name] != ours[name]]
     return f"; that run has {', '.join(unlike)}" if unlike else ""

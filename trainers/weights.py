@@ -74,13 +74,17 @@ def load_weights(path: str | os.PathLike, device: torch.device | str = "cpu") ->
             restorer = method.Restorer(config)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"it does not state its {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} holds no weights of a system known here: {reason}") from error
+        raise ValueError(
+            f"{path} holds no weights of a system known here, {reason}: name a run, or its {BEST}"
+        ) from error
     wanted = {name: tensor.shape for name, tensor in restorer.state_dict().items()}
     restorer.load_state_dict(load_named(path, tensors, wanted, method.name), assign=True)
     return Weights(path, method, config, facts, restorer.requires_grad_(False).eval())
 
 
 def _weights_file(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: name the folder of a run, or a file of its weights")
     if not path.is_dir():
         return path
     for name in (BEST, LAST):

@@ -232,7 +232,12 @@ def run(calls: Iterable[Sequence[str]]) -> None:
     """Run commands of this project one after the other, as a user would; end where one fails."""
     for words in calls:
         print("$", shlex.join(words), flush=True)
-        status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
+        try:
+            status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
+        except KeyboardInterrupt:
+            # The command has heard of it, too, and has said what it left.
+            print("stopped; the same reproduction continues", file=sys.stderr)
+            sys.exit(130)
         if status:
             sys.exit(status)
 

@@ -157,7 +157,7 @@ class PriorMaps:
         prior = decode_prior(with_regular_file(self.files.find(key, "prior"), read_whole))
         if self.classes and len(prior) != self.classes:
             raise BadImage(
-                "prior-classes", f"its prior map has {len(prior)} classes, and that of the first image {self.classes}"
+                "prior-classes", f"its prior map has {len(prior)} classes, where {self.classes} are expected"
             )
         return prior
 

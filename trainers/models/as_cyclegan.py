@@ -75,7 +75,10 @@ class ASCycleGANConfig(CycleGANConfig, PerceptualConfig):
         if self.prior != "self" and not self.sft:
             raise ValueError(f"prior is what sft works by, got prior {self.prior} and no sft: leave one of both out")
         if self.prior == "label" and not 1 <= self.classes <= MOST_CLASSES:
-            raise ValueError(f"classes must be 1 to {MOST_CLASSES} for prior label, got {self.classes}")
+            raise ValueError(
+                f"--prior label needs the number of classes, 1 to {MOST_CLASSES}, got {self.classes}: "
+                "give --classes, such as 66 for Mapillary Vistas"
+            )
         if self.prior == "self" and self.classes:
             raise ValueError(f"classes are those of maps, got {self.classes} for prior self: give --prior label")
 

@@ -102,6 +102,11 @@ class DisentangledSRRestorer(Restorer):
         self.blur_encoder = BlurEncoder(width, config.latent, colors)
         self.generator = ContentGenerator(ResidualBlock(4 * width), GeneratorBranch(width, config.latent, colors))
 
+    @property
+    def caveat(self) -> str | None:
+        """What gray results lack of coloured images."""
+        return "it works in gray, and the lack of colours counts as an error" if self.is_gray else None
+
     def encode(self, blurred: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance (B, latent) of the code of the blur of images (B, 3, H, W)."""
         return self.blur_encoder(self.inner(blurred))

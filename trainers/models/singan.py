@@ -130,6 +130,14 @@ class SinGANRestorer(Restorer):
         self.way = chosen
 
     @property
+    def caveat(self) -> str | None:
+        """Of scales that have not begun nothing is known, and what there is was trained for coarser images."""
+        reached, scales = self.noise.reached, self.pyramid.scales
+        if reached == scales:
+            return None
+        return f"training stopped at scale {reached} of {scales}: what it makes of photographs means nothing yet"
+
+    @property
     def measured_size(self) -> Callable[[int, int], tuple[int, int]] | None:
         """Return the function to the size of the finest scale, where images are restored at that."""
         return self.pyramid.finest_size if self.way.size == "finest" else None
