@@ -153,6 +153,15 @@ def test_what_does_not_fit_is_refused_before_there_is_a_folder(here, tmp_path, n
     assert not (tmp_path / "new").exists()
 
 
+def test_a_missing_origin_is_named_before_weights_of_features_are_sought(here, monkeypatch):
+    def seek(*_):
+        pytest.fail("the features were sought")
+
+    monkeypatch.setattr("trainers.loop.build_method", seek)
+    with pytest.raises(FileNotFoundError, match="--init-from nowhere does not exist: name the folder of a run"):
+        train_here("as-cyclegan", steps=1, out="new", **{**PLAIN, **AS, "crop": 32, "init_from": "nowhere"})
+
+
 def test_a_file_of_a_state_gives_that_state(here):
     train_here("as-cyclegan", steps=4, **V2)
     older, _ = states("v2")
