@@ -1,6 +1,7 @@
 """The options that systems have in common, and what follows from them."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ SCHEDULES = ("linear", "exponential", "constant")
 
 
 @dataclass(frozen=True)
-class CommonConfig:
+class CommonConfig(ABC):
     """The options that every system has, with the same names; a system overrides the defaults and adds its own."""
 
     width: int = option(64, "Channels of the first layers; the others are multiples of it.")
@@ -43,9 +44,9 @@ class CommonConfig:
         return self.crop
 
     @property
+    @abstractmethod
     def epochs(self) -> int:
         """Length of the whole schedule."""
-        raise NotImplementedError
 
     @property
     def features_normalised(self) -> bool:

@@ -10,19 +10,16 @@ RADIUS_PX = 5
 """How far an output pixel sees, px: it and its critic judge patches of 11 x 11."""
 
 
-def _body(width: int) -> list[nn.Module]:
+def _layers(width: int, outputs: int, *ends: nn.Module) -> nn.Sequential:
+    """Return the layers of a scale; weights of convolutions are drawn from N(0, 0.02²), of norms from N(1, 0.02²)."""
     layers: list[nn.Module] = []
     for inputs in (3, width, width, width):
         layers += [nn.Conv2d(inputs, width, 3), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
-    return layers
-
-
-def _begun(network: nn.Module) -> None:
-    """Draw the weights of convolutions from N(0, 0.02²), those of norms from N(1, 0.02²)."""
-    initialise(network)
+    network = initialise(nn.Sequential(*layers, nn.Conv2d(width, outputs, 3), *ends))
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
+    return network
 
 
 class ScaleGenerator(nn.Module):
@@ -36,8 +33,7 @@ class ScaleGenerator(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.layers = nn.Sequential(*_body(width), nn.Conv2d(width, 3, 3), nn.Tanh())
-        _begun(self)
+        self.layers = _layers(width, 3, nn.Tanh())
 
     def forward(self, noise: Tensor, below: Tensor) -> Tensor:
         """Return below + tanh(net(noise + below)) of images (B, 3, H, W), both with zeros around them."""
@@ -66,8 +62,7 @@ class ScaleCritic(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.layers = nn.Sequential(*_body(width), nn.Conv2d(width, 1, 3))
-        _begun(self)
+        self.layers = _layers(width, 1)
         # It cancels in the difference between real and fake.
         self.layers[-1].bias.requires_grad_(False)
 
